@@ -1,0 +1,56 @@
+# accessreq: PGXS build. "make", "make install", "make installcheck".
+
+EXTENSION = accessreq
+MODULE_big = accessreq
+DATA = accessreq--1.0.sql
+PGFILEDESC = "accessreq - SailPoint access requests in SQL"
+
+OBJS = \
+	src/accessreq.o \
+	src/api.o \
+	src/apierror.o \
+	src/call.o \
+	src/check.o \
+	src/functions.o \
+	src/http.o \
+	src/item.o \
+	src/job.o \
+	src/json.o \
+	src/limiter.o \
+	src/loop.o \
+	src/pull.o \
+	src/row.o \
+	src/session.o \
+	src/status.o \
+	src/store.o \
+	src/tenant.o \
+	src/token.o \
+	src/url.o \
+	src/writer.o
+
+PKG_CONFIG ?= pkg-config
+PG_CPPFLAGS = -I$(CURDIR)/src $(shell $(PKG_CONFIG) --cflags libcurl libcjson)
+# callbacks of libcurl and PostgreSQL have arguments that not all of them use
+PG_CFLAGS = -std=gnu11 -Wall -Wextra -Wno-unused-parameter -Wno-sign-compare
+# our symbols are ours: PostgreSQL 15 loads modules with RTLD_GLOBAL
+SHLIB_LINK = -Wl,-Bsymbolic $(shell $(PKG_CONFIG) --libs libcurl libcjson)
+
+# These want a server with accessreq preloaded and a sandbox tenant, whose URL
+# is in ACCESSREQ_SANDBOX_URL: script/test starts both.
+REGRESS = setup options
+REGRESS_OPTS = --inputdir=. --load-extension=accessreq
+ISOLATION =
+ISOLATION_OPTS = --inputdir=test
+TAP_TESTS = 1
+PROVE_TESTS = test/t/*.pl
+
+PG_CONFIG ?= pg_config
+PGXS := $(shell $(PG_CONFIG) --pgxs)
+include $(PGXS)
+
+# One suite at a time, for script/test.
+.PHONY: regress-check isolation-check
+regress-check:
+	$(pg_regress_installcheck) $(REGRESS_OPTS) $(REGRESS)
+isolation-check:
+	$(if $(ISOLATION),$(pg_isolation_regress_installcheck) $(ISOLATION_OPTS) $(ISOLATION))

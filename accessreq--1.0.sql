@@ -1,0 +1,540 @@
+/* accessreq--1.0.sql: the SQL side of the extension, complete. */
+
+-- complain if script is sourced in psql, rather than via CREATE EXTENSION
+\echo Use "CREATE EXTENSION accessreq" to load this file. \quit
+
+COMMENT ON SCHEMA @extschema@ IS
+'SailPoint Identity Security Cloud access requests: functions that call the API, and tables that hold synced statuses';
+
+GRANT USAGE ON SCHEMA accessreq TO PUBLIC;
+
+-- ---------------------------------------------------------------------------
+-- Connections: a SERVER is a tenant, secrets live on the USER MAPPING
+-- ---------------------------------------------------------------------------
+
+CREATE FUNCTION accessreq.validator(options text[], catalog oid)
+RETURNS void
+AS 'MODULE_PATHNAME', 'accessreq_validator'
+LANGUAGE C STRICT PARALLEL SAFE;
+COMMENT ON FUNCTION accessreq.validator(text[], oid) IS
+'checks the options of CREATE/ALTER SERVER and USER MAPPING; called by PostgreSQL, not by users';
+
+CREATE FOREIGN DATA WRAPPER accessreq VALIDATOR accessreq.validator;
+COMMENT ON FOREIGN DATA WRAPPER accessreq IS
+'connections to SailPoint Identity Security Cloud tenants; doc/reference.md lists the options';
+
+-- ---------------------------------------------------------------------------
+-- The live row: what status(), status_of() return
+-- ---------------------------------------------------------------------------
+
+CREATE TYPE accessreq.item_status AS (
+	account_activity_item_id	text,
+	access_request_id			text,
+	item_id						text,
+	item_name					text,
+	item_type					text,
+	request_type				text,
+	state						text,
+	requester_id				text,
+	requester_name				text,
+	requested_for_id			text,
+	requested_for_name			text,
+	requester_comment			text,
+	created						timestamptz,
+	modified					timestamptz,
+	start_date					timestamptz,
+	remove_date					timestamptz,
+	cancelable					boolean,
+	cancel_comment				text,
+	cancelled_at				timestamptz,
+	cancelled_by_id				text,
+	cancelled_by_name			text,
+	sod_state					text,
+	sod_policies				text[],
+	description					text,
+	privilege_level				text,
+	source_names				text[],
+	error_text					text,
+	client_metadata				jsonb,
+	raw							jsonb
+);
+COMMENT ON TYPE accessreq.item_status IS
+'one requested item as the tenant reports it now; the columns of request_status that come from the API, and the whole answer in raw';
+
+-- ---------------------------------------------------------------------------
+-- Synced tables. Keys lead with server; no foreign key between them (it costs
+-- half of a pull again); every unique key holds server and item id, so that
+-- they can be partitioned.
+-- ---------------------------------------------------------------------------
+
+CREATE TABLE accessreq.request_status (
+	server						text COLLATE "C" NOT NULL,
+	account_activity_item_id	text COLLATE "C" NOT NULL,
+	access_request_id			text COLLATE "C",
+	item_id						text COLLATE "C",
+	item_name					text,
+	item_type					text,
+	request_type				text,
+	state						text,
+	requester_id				text COLLATE "C",
+	requester_name				text,
+	requested_for_id			text COLLATE "C",
+	requested_for_name			text,
+	requester_comment			text,
+	created						timestamptz,
+	modified					timestamptz,
+	start_date					timestamptz,
+	remove_date					timestamptz,
+	cancelable					boolean,
+	cancel_comment				text,
+	cancelled_at				timestamptz,
+	cancelled_by_id				text COLLATE "C",
+	cancelled_by_name			text,
+	sod_state					text,
+	sod_policies				text[],
+	description					text,
+	privilege_level				text,
+	source_names				text[],
+	error_text					text,
+	client_metadata				jsonb,
+	raw							json,
+	content_hash				bigint NOT NULL,
+	first_seen_at				timestamptz NOT NULL,
+	changed_at					timestamptz NOT NULL,
+	missing_since				timestamptz,
+	PRIMARY KEY (server, account_activity_item_id)
+);
+CREATE INDEX request_status_access_request_id_idx ON accessreq.request_status (access_request_id);
+CREATE INDEX request_status_requested_for_id_idx ON accessreq.request_status (requested_for_id);
+CREATE INDEX request_status_state_created_idx ON accessreq.request_status (state, created);
+CREATE INDEX request_status_modified_idx ON accessreq.request_status (modified);
+COMMENT ON TABLE accessreq.request_status IS
+'access request statuses as last pulled, one row a requested item; an access request has one to several items with the same access_request_id';
+COMMENT ON COLUMN accessreq.request_status.server IS 'the foreign server (tenant) the row came from';
+COMMENT ON COLUMN accessreq.request_status.account_activity_item_id IS 'the tenant''s identity of this requested item (accountActivityItemId)';
+COMMENT ON COLUMN accessreq.request_status.access_request_id IS 'the access request this item belongs to (accessRequestId): what cancel and close take; null on some old rows';
+COMMENT ON COLUMN accessreq.request_status.item_id IS 'the role, access profile or entitlement that was requested';
+COMMENT ON COLUMN accessreq.request_status.item_type IS 'ACCESS_PROFILE, ROLE or ENTITLEMENT; text, because the tenant adds values without notice';
+COMMENT ON COLUMN accessreq.request_status.request_type IS 'GRANT_ACCESS, REVOKE_ACCESS or MODIFY_ACCESS';
+COMMENT ON COLUMN accessreq.request_status.state IS 'EXECUTING (also while waiting for approval), REQUEST_COMPLETED, CANCELLED, TERMINATED, PROVISIONING_VERIFICATION_PENDING, REJECTED, PROVISIONING_FAILED, NOT_ALL_ITEMS_PROVISIONED, ERROR, or what the tenant adds';
+COMMENT ON COLUMN accessreq.request_status.created IS 'when the request was made, by the tenant''s clock';
+COMMENT ON COLUMN accessreq.request_status.modified IS 'when it last changed, by the tenant''s clock; can be null and does not move on every change';
+COMMENT ON COLUMN accessreq.request_status.start_date IS 'when the access is to begin';
+COMMENT ON COLUMN accessreq.request_status.remove_date IS 'when the access is to end';
+COMMENT ON COLUMN accessreq.request_status.cancelable IS 'whether the tenant would accept a cancel: only before approval has passed; after that close it';
+COMMENT ON COLUMN accessreq.request_status.sod_state IS 'outcome of the check for separation of duties';
+COMMENT ON COLUMN accessreq.request_status.sod_policies IS 'names of the policies it violates';
+COMMENT ON COLUMN accessreq.request_status.source_names IS 'distinct names of the sources of the requested accounts';
+COMMENT ON COLUMN accessreq.request_status.error_text IS 'the item''s error messages, each once';
+COMMENT ON COLUMN accessreq.request_status.client_metadata IS 'the key-value pairs that the requester attached to this item';
+COMMENT ON COLUMN accessreq.request_status.raw IS 'the item as the tenant sent it, U+0000 and lone surrogates replaced by U+FFFD; cast to jsonb for operators, and list columns under DISTINCT and UNION, because json has no equality; null where raw is not kept';
+COMMENT ON COLUMN accessreq.request_status.content_hash IS 'tells whether the item changed since it was stored; private to the extension, changes between releases';
+COMMENT ON COLUMN accessreq.request_status.first_seen_at IS 'when it was first stored, by this machine''s clock';
+COMMENT ON COLUMN accessreq.request_status.changed_at IS 'when the request was sent that brought the last change, by this machine''s clock';
+COMMENT ON COLUMN accessreq.request_status.missing_since IS 'since when full scans do not return it; null while they do';
+
+CREATE TABLE accessreq.approval (
+	server						text COLLATE "C" NOT NULL,
+	account_activity_item_id	text COLLATE "C" NOT NULL,
+	ordinal						integer NOT NULL,
+	approval_id					text COLLATE "C",
+	status						text,
+	scheme						text,
+	forwarded					boolean,
+	original_owner_type			text,
+	original_owner_id			text COLLATE "C",
+	original_owner_name			text,
+	current_owner_type			text,
+	current_owner_id			text COLLATE "C",
+	current_owner_name			text,
+	reviewed_by_id				text COLLATE "C",
+	reviewed_by_name			text,
+	comment						text,
+	modified					timestamptz,
+	remove_date					timestamptz,
+	timeout_config				jsonb,
+	error_text					text,
+	pending_since				timestamptz,
+	PRIMARY KEY (server, account_activity_item_id, ordinal)
+);
+CREATE INDEX approval_current_owner_id_idx ON accessreq.approval (current_owner_id) WHERE status = 'PENDING';
+COMMENT ON TABLE accessreq.approval IS
+'the approvals of each item of request_status, in the tenant''s order (ordinal from 1)';
+COMMENT ON COLUMN accessreq.approval.status IS 'PENDING, APPROVED, REJECTED, EXPIRED, CANCELLED, ARCHIVED, or what the tenant adds';
+COMMENT ON COLUMN accessreq.approval.scheme IS 'which rule asked for this approval (APP_OWNER, MANAGER, WORKFLOW, …)';
+COMMENT ON COLUMN accessreq.approval.pending_since IS 'since when the current owner holds it, as far as this database saw; filled by the continuous sync';
+
+CREATE TABLE accessreq.phase (
+	server						text COLLATE "C" NOT NULL,
+	account_activity_item_id	text COLLATE "C" NOT NULL,
+	ordinal						integer NOT NULL,
+	name						text,
+	state						text,
+	result						text,
+	started						timestamptz,
+	finished					timestamptz,
+	phase_reference				text,
+	PRIMARY KEY (server, account_activity_item_id, ordinal)
+);
+COMMENT ON TABLE accessreq.phase IS
+'the phases each item of request_status goes through (approval, SoD check, provisioning, …), in the tenant''s order';
+
+CREATE TABLE accessreq.manual_work_item (
+	server						text COLLATE "C" NOT NULL,
+	account_activity_item_id	text COLLATE "C" NOT NULL,
+	ordinal						integer NOT NULL,
+	status						text,
+	forwarded					boolean,
+	original_owner_type			text,
+	original_owner_id			text COLLATE "C",
+	original_owner_name			text,
+	current_owner_type			text,
+	current_owner_id			text COLLATE "C",
+	current_owner_name			text,
+	modified					timestamptz,
+	PRIMARY KEY (server, account_activity_item_id, ordinal)
+);
+COMMENT ON TABLE accessreq.manual_work_item IS
+'the manual provisioning tasks of each item of request_status, in the tenant''s order';
+
+CREATE TABLE accessreq.state_change (
+	server						text COLLATE "C" NOT NULL,
+	account_activity_item_id	text COLLATE "C" NOT NULL,
+	observed_at					timestamptz NOT NULL,
+	access_request_id			text COLLATE "C",
+	old_state					text,
+	new_state					text,
+	modified					timestamptz,
+	run_id						bigint,
+	PRIMARY KEY (server, account_activity_item_id, observed_at)
+);
+COMMENT ON TABLE accessreq.state_change IS
+'each observed change of an item''s state, which the tenant itself does not keep; old_state null is the first sight of it (filled by the continuous sync)';
+
+CREATE TABLE accessreq.approval_change (
+	server						text COLLATE "C" NOT NULL,
+	account_activity_item_id	text COLLATE "C" NOT NULL,
+	ordinal						integer NOT NULL,
+	observed_at					timestamptz NOT NULL,
+	approval_id					text COLLATE "C",
+	access_request_id			text COLLATE "C",
+	modified					timestamptz,
+	old_status					text,
+	new_status					text,
+	old_owner_id				text COLLATE "C",
+	old_owner_name				text,
+	new_owner_id				text COLLATE "C",
+	new_owner_name				text,
+	run_id						bigint,
+	PRIMARY KEY (server, account_activity_item_id, ordinal, observed_at)
+);
+COMMENT ON TABLE accessreq.approval_change IS
+'each observed change of an approval''s status or holder (filled by the continuous sync)';
+
+CREATE TABLE accessreq.quarantined_item (
+	server						text COLLATE "C" NOT NULL,
+	account_activity_item_id	text COLLATE "C" NOT NULL,
+	item_hash					bigint NOT NULL,
+	run_id						bigint,
+	first_seen_at				timestamptz NOT NULL,
+	last_seen_at				timestamptz NOT NULL,
+	attempts					integer NOT NULL DEFAULT 1,
+	error_code					text NOT NULL,
+	error						text NOT NULL,
+	item						bytea NOT NULL,
+	PRIMARY KEY (server, account_activity_item_id, item_hash)
+);
+COMMENT ON TABLE accessreq.quarantined_item IS
+'items that could not be stored, with the reason, so that one bad item never stops a pull; tried again at every full scan';
+COMMENT ON COLUMN accessreq.quarantined_item.account_activity_item_id IS 'empty where none could be read';
+COMMENT ON COLUMN accessreq.quarantined_item.error_code IS 'SQLSTATE of the error';
+COMMENT ON COLUMN accessreq.quarantined_item.item IS 'the bytes as the tenant sent them; convert_from(item, ''UTF8'') where they are text';
+
+CREATE TABLE accessreq.missing_candidate (
+	server						text COLLATE "C" NOT NULL,
+	account_activity_item_id	text COLLATE "C" NOT NULL,
+	run_id						bigint NOT NULL,
+	PRIMARY KEY (server, account_activity_item_id)
+);
+COMMENT ON TABLE accessreq.missing_candidate IS
+'working table of a full scan: stored rows that the scan did not return; marked missing only at its end';
+
+CREATE TABLE accessreq.sync_job (
+	server						text COLLATE "C" PRIMARY KEY,
+	owner						text COLLATE "C",
+	owner_oid					oid,
+	enabled						boolean NOT NULL DEFAULT false,
+	every						interval NOT NULL DEFAULT '1 minute',
+	reconcile_every				interval NOT NULL DEFAULT '1 day',
+	keep						interval,
+	keep_raw					boolean NOT NULL DEFAULT true,
+	origin						text,
+	tenant						text,
+	timeline					integer,
+	created_watermark			timestamptz,
+	modified_watermark			timestamptz,
+	last_scan_at				timestamptz,
+	failures					integer NOT NULL DEFAULT 0,
+	last_success_at				timestamptz,
+	next_attempt_at				timestamptz,
+	retry_after					timestamptz,
+	last_error					text,
+	held_at						timestamptz,
+	held_by						text COLLATE "C"
+);
+COMMENT ON TABLE accessreq.sync_job IS
+'one row a server that is pulled: who owns the job, how often, and how it fares; written by the functions of the extension alone';
+COMMENT ON COLUMN accessreq.sync_job.owner IS 'the role whose user mapping pulls: the caller of the first CALL sync or start_sync';
+COMMENT ON COLUMN accessreq.sync_job.origin IS 'the database this job belongs to (system identifier and database OID): a restored copy does not pull until it is adopted';
+COMMENT ON COLUMN accessreq.sync_job.tenant IS 'the tenant behind the token at the first pull; another one under the same server is an error';
+COMMENT ON COLUMN accessreq.sync_job.last_scan_at IS 'when a full scan last finished';
+
+CREATE TABLE accessreq.sync_run (
+	run_id						bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
+	server						text COLLATE "C" NOT NULL,
+	owner						text COLLATE "C" NOT NULL,
+	pid							integer,
+	kind						text NOT NULL,
+	started						timestamptz NOT NULL,
+	finished					timestamptz,
+	pages						bigint NOT NULL DEFAULT 0,
+	requests					bigint NOT NULL DEFAULT 0,
+	rows_seen					bigint NOT NULL DEFAULT 0,
+	rows_new					bigint NOT NULL DEFAULT 0,
+	rows_changed				bigint NOT NULL DEFAULT 0,
+	rows_missing				bigint NOT NULL DEFAULT 0,
+	rows_quarantined			bigint NOT NULL DEFAULT 0,
+	replaced_characters			bigint NOT NULL DEFAULT 0,
+	rate_limited_waits			bigint NOT NULL DEFAULT 0,
+	error						text,
+	cursor						jsonb
+);
+CREATE INDEX sync_run_server_started_idx ON accessreq.sync_run (server, started);
+COMMENT ON TABLE accessreq.sync_run IS
+'one row a pull: what it saw and changed, how it ended, and where it goes on after an interruption';
+COMMENT ON COLUMN accessreq.sync_run.pid IS 'process that runs or ran it';
+COMMENT ON COLUMN accessreq.sync_run.kind IS 'full: a scan of everything';
+COMMENT ON COLUMN accessreq.sync_run.finished IS 'null while it runs, or when its process ended without a word; the next pull then goes on from its cursor';
+COMMENT ON COLUMN accessreq.sync_run.requests IS 'requests to the tenant, tokens and retries included';
+COMMENT ON COLUMN accessreq.sync_run.replaced_characters IS 'U+0000 and lone surrogates replaced by U+FFFD, which PostgreSQL cannot store';
+COMMENT ON COLUMN accessreq.sync_run.rate_limited_waits IS 'how often it waited because the tenant answered 429';
+COMMENT ON COLUMN accessreq.sync_run.error IS 'why it ended early; null for a pull that is complete';
+COMMENT ON COLUMN accessreq.sync_run.cursor IS 'where it stands, committed with the rows it stands for';
+
+CREATE TABLE accessreq.action (
+	id							bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
+	server						text COLLATE "C" NOT NULL,
+	kind						text NOT NULL CHECK (kind IN ('create', 'cancel', 'close', 'merge_config')),
+	request						jsonb NOT NULL,
+	owner						text COLLATE "C" NOT NULL,
+	enqueued_by					text COLLATE "C" NOT NULL,
+	origin						text NOT NULL,
+	owner_oid					oid NOT NULL,
+	state						text NOT NULL DEFAULT 'queued'
+		CHECK (state IN ('queued', 'sending', 'done', 'failed', 'unknown', 'cancelled')),
+	client_token				uuid,
+	dedupe_key					text,
+	not_before					timestamptz,
+	attempts					integer NOT NULL DEFAULT 0,
+	enqueued_at					timestamptz NOT NULL,
+	sent_at						timestamptz,
+	settled_at					timestamptz,
+	http_status					integer,
+	answer						jsonb,
+	error						text,
+	error_code					text,
+	tracking_id					text,
+	access_request_ids			text[]
+);
+CREATE UNIQUE INDEX action_dedupe_key_idx ON accessreq.action (server, owner, dedupe_key)
+	WHERE dedupe_key IS NOT NULL AND state NOT IN ('failed', 'cancelled');
+CREATE INDEX action_due_idx ON accessreq.action (server, id) WHERE state IN ('queued', 'sending', 'unknown');
+COMMENT ON TABLE accessreq.action IS
+'calls that wait for their transaction to commit and are then sent; used by the queue, which a later release adds';
+
+ALTER TABLE accessreq.action ENABLE ROW LEVEL SECURITY;
+-- by name, so that a role that was dropped makes no query fail
+CREATE POLICY action_of_own_roles ON accessreq.action FOR SELECT
+	USING (EXISTS (SELECT FROM pg_catalog.pg_roles r
+				   WHERE r.rolname OPERATOR(pg_catalog.=) action.owner
+				   AND pg_catalog.pg_has_role(r.oid, 'MEMBER')));
+COMMENT ON POLICY action_of_own_roles ON accessreq.action IS
+'a reader sees the actions of the roles it is a member of';
+
+-- raw: lz4 where the server has it (two thirds of the CPU of pglz), else the server's default
+DO $$
+BEGIN
+	ALTER TABLE accessreq.request_status ALTER COLUMN raw SET COMPRESSION lz4;
+EXCEPTION WHEN feature_not_supported THEN
+	NULL;
+END
+$$;
+
+SELECT pg_catalog.pg_extension_config_dump('accessreq.request_status', '');
+SELECT pg_catalog.pg_extension_config_dump('accessreq.approval', '');
+SELECT pg_catalog.pg_extension_config_dump('accessreq.phase', '');
+SELECT pg_catalog.pg_extension_config_dump('accessreq.manual_work_item', '');
+SELECT pg_catalog.pg_extension_config_dump('accessreq.state_change', '');
+SELECT pg_catalog.pg_extension_config_dump('accessreq.approval_change', '');
+SELECT pg_catalog.pg_extension_config_dump('accessreq.quarantined_item', '');
+SELECT pg_catalog.pg_extension_config_dump('accessreq.missing_candidate', '');
+SELECT pg_catalog.pg_extension_config_dump('accessreq.sync_job', '');
+SELECT pg_catalog.pg_extension_config_dump('accessreq.sync_run', '');
+SELECT pg_catalog.pg_extension_config_dump('accessreq.sync_run_run_id_seq', '');
+SELECT pg_catalog.pg_extension_config_dump('accessreq.action', '');
+SELECT pg_catalog.pg_extension_config_dump('accessreq.action_id_seq', '');
+
+-- ---------------------------------------------------------------------------
+-- Calls that are sent at once
+-- ---------------------------------------------------------------------------
+
+CREATE FUNCTION accessreq.check(server name DEFAULT NULL,
+	OUT step text, OUT ok boolean, OUT detail text, OUT hint text)
+RETURNS SETOF record
+AS 'MODULE_PATHNAME', 'accessreq_check'
+LANGUAGE C VOLATILE PARALLEL UNSAFE COST 10000 ROWS 15;
+COMMENT ON FUNCTION accessreq.check(name) IS
+'what works on the way to the tenant, what does not, and what to do; raises for nothing that it tests';
+
+CREATE FUNCTION accessreq.create(request jsonb, server name DEFAULT NULL,
+	OUT requested_for text, OUT item_type text, OUT item_id text,
+	OUT access_request_ids text[], OUT attributes_hash bigint, OUT existing boolean)
+RETURNS SETOF record
+AS 'MODULE_PATHNAME', 'accessreq_create'
+LANGUAGE C VOLATILE PARALLEL UNSAFE COST 10000 ROWS 10;
+COMMENT ON FUNCTION accessreq.create(jsonb, name) IS
+'submits an access request (the API''s own body) at once; a rollback does not take it back. The tenant processes it later; access that the person already holds is ignored and never listed. A revoke is for a manager''s direct reports or an ORG_ADMIN, never for oneself, and not for access by role membership or birthright';
+
+CREATE FUNCTION accessreq.grant_request(requested_for text[], item_type text, item_id text,
+	comment text DEFAULT NULL, start_date timestamptz DEFAULT NULL, remove_date timestamptz DEFAULT NULL,
+	client_metadata jsonb DEFAULT NULL)
+RETURNS SETOF jsonb
+AS 'MODULE_PATHNAME', 'accessreq_grant_request'
+LANGUAGE C STABLE PARALLEL SAFE ROWS 1;
+COMMENT ON FUNCTION accessreq.grant_request(text[], text, text, text, timestamptz, timestamptz, jsonb) IS
+'bodies for create() that grant an item to people, one for each 10 people where the item is an ENTITLEMENT, else one; sends nothing';
+
+CREATE FUNCTION accessreq.revoke_request(requested_for text, item_type text, item_id text,
+	comment text, remove_date timestamptz DEFAULT NULL)
+RETURNS jsonb
+AS 'MODULE_PATHNAME', 'accessreq_revoke_request'
+LANGUAGE C STABLE PARALLEL SAFE;
+COMMENT ON FUNCTION accessreq.revoke_request(text, text, text, text, timestamptz) IS
+'a body for create() that takes an item from one person; sends nothing. The tenant accepts it from a manager for direct reports or from an ORG_ADMIN, never for oneself, and not for access by role membership or birthright';
+
+CREATE FUNCTION accessreq.cancel(access_request_id text, comment text, server name DEFAULT NULL)
+RETURNS jsonb
+AS 'MODULE_PATHNAME', 'accessreq_cancel'
+LANGUAGE C VOLATILE PARALLEL UNSAFE COST 10000;
+COMMENT ON FUNCTION accessreq.cancel(text, text, name) IS
+'cancels an access request, all its items, at once; a rollback does not take it back. Works only before approval has passed (afterwards: close). Returns the tenant''s answer';
+
+CREATE FUNCTION accessreq.cancel_many(access_request_ids text[], comment text, server name DEFAULT NULL,
+	OUT access_request_id text, OUT outcome text, OUT error text)
+RETURNS SETOF record
+AS 'MODULE_PATHNAME', 'accessreq_cancel_many'
+LANGUAGE C VOLATILE PARALLEL UNSAFE COST 10000 ROWS 50;
+COMMENT ON FUNCTION accessreq.cancel_many(text[], text, name) IS
+'cancels access requests at once, 50 a call where the api has bulk-cancel, else one by one; a row an id: accepted, failed, unknown (the answer was lost: look before you send again) or not_sent';
+
+CREATE FUNCTION accessreq.close(access_request_ids text[], message text DEFAULT NULL,
+	execution_status text DEFAULT NULL, completion_status text DEFAULT NULL, server name DEFAULT NULL,
+	OUT access_request_id text, OUT outcome text, OUT error text, OUT job_id text)
+RETURNS SETOF record
+AS 'MODULE_PATHNAME', 'accessreq_close'
+LANGUAGE C VOLATILE PARALLEL UNSAFE COST 10000 ROWS 50;
+COMMENT ON FUNCTION accessreq.close(text[], text, text, text, name) IS
+'closes access requests that are stuck, 500 a call; execution_status Terminated (default) or Completed, completion_status Success, Incomplete or Failure (default). accepted means that the tenant will close them: it reports the end in audit events alone, and fires the Provisioning Completed trigger for each request';
+
+CREATE FUNCTION accessreq.status(requested_for text DEFAULT NULL, requested_by text DEFAULT NULL,
+	regarding_identity text DEFAULT NULL, assigned_to text DEFAULT NULL, filters text DEFAULT NULL,
+	sorters text DEFAULT NULL, request_state text DEFAULT NULL, max_rows bigint DEFAULT NULL,
+	page_size integer DEFAULT NULL, row_offset bigint DEFAULT NULL, server name DEFAULT NULL)
+RETURNS SETOF accessreq.item_status
+AS 'MODULE_PATHNAME', 'accessreq_status'
+LANGUAGE C VOLATILE PARALLEL UNSAFE COST 10000 ROWS 250;
+COMMENT ON FUNCTION accessreq.status(text, text, text, text, text, text, text, bigint, integer, bigint, name) IS
+'statuses as the tenant reports them now, all pages up to max_rows. filters and sorters are the API''s own: filters on accountActivityItemId, created, accessRequestId; sorters created, modified, accountActivityItemId, name, - before one descends; request_state only EXECUTING; requested_for and the like take an identity''s id or me. Requests for access that is already held are never listed';
+
+CREATE FUNCTION accessreq.status_of(access_request_ids text[], server name DEFAULT NULL)
+RETURNS SETOF accessreq.item_status
+AS 'MODULE_PATHNAME', 'accessreq_status_of'
+LANGUAGE C VOLATILE PARALLEL UNSAFE COST 10000 ROWS 50;
+COMMENT ON FUNCTION accessreq.status_of(text[], name) IS
+'statuses of these access requests as the tenant reports them now, one row an item; no row for an id that the tenant does not list';
+
+CREATE FUNCTION accessreq.count_status(requested_for text DEFAULT NULL, requested_by text DEFAULT NULL,
+	regarding_identity text DEFAULT NULL, assigned_to text DEFAULT NULL, filters text DEFAULT NULL,
+	request_state text DEFAULT NULL, server name DEFAULT NULL)
+RETURNS bigint
+AS 'MODULE_PATHNAME', 'accessreq_count_status'
+LANGUAGE C VOLATILE PARALLEL UNSAFE COST 10000;
+COMMENT ON FUNCTION accessreq.count_status(text, text, text, text, text, text, name) IS
+'how many statuses the tenant has for these filters (its X-Total-Count); arguments as for status()';
+
+CREATE FUNCTION accessreq.get_config(server name DEFAULT NULL)
+RETURNS jsonb
+AS 'MODULE_PATHNAME', 'accessreq_get_config'
+LANGUAGE C VOLATILE PARALLEL UNSAFE COST 10000;
+COMMENT ON FUNCTION accessreq.get_config(name) IS
+'the tenant''s access request configuration; its shape differs by api';
+
+CREATE FUNCTION accessreq.set_config(config jsonb, server name DEFAULT NULL)
+RETURNS jsonb
+AS 'MODULE_PATHNAME', 'accessreq_set_config'
+LANGUAGE C VOLATILE PARALLEL UNSAFE COST 10000;
+COMMENT ON FUNCTION accessreq.set_config(jsonb, name) IS
+'replaces the whole access request configuration at once and returns what the tenant answers; merge_config() changes parts';
+
+CREATE FUNCTION accessreq.merge_config(patch jsonb, server name DEFAULT NULL)
+RETURNS jsonb
+AS 'MODULE_PATHNAME', 'accessreq_merge_config'
+LANGUAGE C VOLATILE PARALLEL UNSAFE COST 10000;
+COMMENT ON FUNCTION accessreq.merge_config(jsonb, name) IS
+'reads the configuration, merges patch into it and puts it back: objects merge, arrays and scalars replace, null is stored, nothing is removed. The API has no ETag: a change made by others between the two is overwritten';
+
+CREATE FUNCTION accessreq.get(path text, query jsonb DEFAULT NULL, max_rows bigint DEFAULT NULL, server name DEFAULT NULL)
+RETURNS SETOF jsonb
+AS 'MODULE_PATHNAME', 'accessreq_get'
+LANGUAGE C VOLATILE PARALLEL UNSAFE COST 10000 ROWS 250;
+COMMENT ON FUNCTION accessreq.get(text, jsonb, bigint, name) IS
+'any GET of the tenant''s API: path below base_url with its version (''v2024/identities''), query an object of parameters; a row an element of an array, pages followed, or one row for an object';
+
+-- ---------------------------------------------------------------------------
+-- Pulls
+-- ---------------------------------------------------------------------------
+
+CREATE FUNCTION accessreq.refresh(access_request_ids text[], server name DEFAULT NULL,
+	OUT account_activity_item_id text, OUT access_request_id text, OUT old_state text, OUT new_state text)
+RETURNS SETOF record
+AS 'MODULE_PATHNAME', 'accessreq_refresh'
+LANGUAGE C VOLATILE PARALLEL UNSAFE COST 10000 ROWS 50;
+COMMENT ON FUNCTION accessreq.refresh(text[], name) IS
+'reads these access requests from the tenant now and stores them in request_status; a row an item, old_state null where it was not stored yet';
+
+CREATE PROCEDURE accessreq.sync(server name DEFAULT NULL, full_scan boolean DEFAULT false)
+AS 'MODULE_PATHNAME', 'accessreq_sync'
+LANGUAGE C;
+COMMENT ON PROCEDURE accessreq.sync(name, boolean) IS
+'pulls all statuses into request_status and its child tables now, each page committed with its cursor; an interrupted pull is taken up where it stood, full_scan => true starts anew. Not in a transaction block';
+
+-- ---------------------------------------------------------------------------
+-- Who may do what: nothing that calls out is PUBLIC's
+-- ---------------------------------------------------------------------------
+
+REVOKE ALL ON FUNCTION
+	accessreq.check(name),
+	accessreq.create(jsonb, name),
+	accessreq.cancel(text, text, name),
+	accessreq.cancel_many(text[], text, name),
+	accessreq.close(text[], text, text, text, name),
+	accessreq.status(text, text, text, text, text, text, text, bigint, integer, bigint, name),
+	accessreq.status_of(text[], name),
+	accessreq.count_status(text, text, text, text, text, text, name),
+	accessreq.get_config(name),
+	accessreq.set_config(jsonb, name),
+	accessreq.merge_config(jsonb, name),
+	accessreq.get(text, jsonb, bigint, name),
+	accessreq.refresh(text[], name)
+FROM PUBLIC;
+REVOKE ALL ON PROCEDURE accessreq.sync(name, boolean) FROM PUBLIC;

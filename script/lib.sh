@@ -1,0 +1,49 @@
+# Functions that the scripts share; sourced, not run.
+
+# Where PostgreSQL's programs are: pg_config may be on the path alone.
+pg_bindir() { pg_config --bindir; }
+
+# Run a command as the OS user who may run a server: PostgreSQL refuses root.
+as_server_user() {
+	if [ "$(id -u)" -eq 0 ]; then
+		runuser -u postgres -- "$@"
+	else
+		"$@"
+	fi
+}
+
+# Run a command that writes where PostgreSQL is installed.
+as_root() {
+	if [ "$(id -u)" -eq 0 ]; then "$@"; else sudo "$@"; fi
+}
+
+# Give a folder to the user who may run a server.
+give_to_server_user() {
+	if [ "$(id -u)" -eq 0 ]; then chown -R postgres "$1"; fi
+}
+
+# A port of the loopback address that nobody listens on.
+free_port() {
+	perl -MIO::Socket::INET -e '
+		my $s = IO::Socket::INET->new(LocalAddr => "127.0.0.1", Listen => 1) or die "no free port: $!";
+		print $s->sockport'
+}
+
+# Start the sandbox tenant: start_sandbox FOLDER [ITS OPTIONS]; sets
+# SANDBOX_PID and SANDBOX_URL.
+start_sandbox() {
+	local dir=$1 i
+	shift
+	: > "$dir/sandbox.out"
+	"$dir/accessreq-sandbox" "$@" > "$dir/sandbox.out" 2> "$dir/sandbox.log" < /dev/null &
+	SANDBOX_PID=$!
+	for i in $(seq 600); do
+		SANDBOX_URL=$(head -n 1 "$dir/sandbox.out")
+		[ -n "$SANDBOX_URL" ] && return 0
+		kill -0 "$SANDBOX_PID" 2>/dev/null || break
+		sleep 0.1
+	done
+	echo "the sandbox did not start:" >&2
+	cat "$dir/sandbox.log" >&2
+	return 1
+}

@@ -1,0 +1,26 @@
+/*-------------------------------------------------------------------------
+ *
+ * accessreq.h
+ *	  The settings of the extension, for all its files.
+ *
+ * They are defined in accessreq.c, with their ranges and documentation.
+ *
+ *-------------------------------------------------------------------------
+ */
+#ifndef ACCESSREQ_H
+#define ACCESSREQ_H
+
+#include "postgres.h"
+
+#define ACCESSREQ_VERSION "1.0"
+
+extern char *accessreq_server;
+extern int	accessreq_request_timeout;	/* ms */
+extern int	accessreq_connect_timeout;	/* ms */
+extern int	accessreq_max_response_size;	/* kB */
+extern int	accessreq_max_retries;
+extern char *accessreq_allowed_hosts;
+extern bool accessreq_enabled;
+extern bool accessreq_log_writes;
+
+#endif							/* ACCESSREQ_H */

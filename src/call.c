@@ -1,0 +1,734 @@
+/*-------------------------------------------------------------------------
+ *
+ * call.c
+ *	  One call of the API, from the budget to the answer.
+ *
+ * A call goes through these states:
+ *
+ *		waiting (for the budget, a Retry-After, a pause before a retry)
+ *		fetching the token, or waiting for another call that fetches it
+ *		sent
+ *		ended
+ *
+ * What may be sent again: a GET and a PUT after any failure that can pass, up
+ * to accessreq.max_retries; a POST only where it cannot have been accepted: no
+ * connection, 429, 401.
+ *
+ * A session's call has until request_timeout for all of it.  A pull is
+ * patient: its waits for the budget and for Retry-After do not count.
+ *
+ *-------------------------------------------------------------------------
+ */
+#include "postgres.h"
+
+#include "access/xact.h"
+#include "accessreq.h"
+#include "call.h"
+#include "common/pg_prng.h"
+#include "lib/ilist.h"
+#include "limiter.h"
+#include "miscadmin.h"
+#include "portability/instr_time.h"
+#include "token.h"
+#include "utils/memutils.h"
+#include "utils/timestamp.h"
+
+/* Pauses before retries: doubled each time, with up to half as jitter. */
+#define FIRST_PAUSE_US (200 * INT64CONST(1000))
+#define MAX_PAUSE_US (10 * USECS_PER_SEC)
+
+/* How often a patient call takes a 429 before it gives up as an error. */
+#define MAX_PATIENT_LIMITED 50
+
+/* A Retry-After that cannot be read. */
+#define DEFAULT_RETRY_AFTER_US (10 * USECS_PER_SEC)
+
+/* And the longest that is believed. */
+#define MAX_RETRY_AFTER_US USECS_PER_DAY
+
+typedef enum CallState
+{
+	CALL_WAITING,				/* until not_before */
+	CALL_WAITING_FOR_TOKEN,		/* another call fetches it */
+	CALL_FETCHING_TOKEN,
+	CALL_SENT,
+	CALL_ENDED
+} CallState;
+
+struct CallSet
+{
+	MemoryContext cxt;
+	HttpSet    *http;
+	dlist_head	calls;
+	CallCounts	counts;
+};
+
+struct Call
+{
+	dlist_node	node;
+	CallSet    *set;
+	MemoryContext cxt;
+	CallSpec	spec;
+	char	   *url;
+	LimiterKey	budget;
+	CallState	state;
+	bool		token_only;		/* ends with the token */
+	bool		returned;
+	int64		not_before;
+	int64		deadline;		/* for everything; moves for a patient call */
+	int			retries;
+	int			limited;		/* 429s so far */
+	bool		renewed;		/* has a 401 been answered by a new token? */
+	uint64		token_serial;
+	HttpRequest *request;
+	ApiError   *error;
+};
+
+static bool deprecation_warned = false;
+
+static int64
+now_us(void)
+{
+	instr_time	now;
+
+	INSTR_TIME_SET_CURRENT(now);
+	return (int64) INSTR_TIME_GET_MICROSEC(now);
+}
+
+/* ------------------------------------------------------------------ lifetime */
+
+CallSet *
+call_open(MemoryContext parent)
+{
+	MemoryContext cxt = AllocSetContextCreate(parent, "accessreq calls",
+											  ALLOCSET_SMALL_SIZES);
+	CallSet    *set = MemoryContextAllocZero(cxt, sizeof(CallSet));
+
+	set->cxt = cxt;
+	set->http = http_open(cxt);
+	dlist_init(&set->calls);
+	return set;
+}
+
+void
+call_close(CallSet *set)
+{
+	MemoryContextDelete(set->cxt);
+}
+
+const CallCounts *
+call_counts(CallSet *set)
+{
+	return &set->counts;
+}
+
+void *
+call_tag(const Call *call)
+{
+	return call->spec.tag;
+}
+
+const ApiError *
+call_error(const Call *call)
+{
+	return call->error;
+}
+
+HttpResponse *
+call_response(const Call *call)
+{
+	return call->request ? http_response(call->request) : NULL;
+}
+
+static void
+drop_request(Call *call)
+{
+	HttpRequest *request = call->request;
+
+	call->request = NULL;
+	if (request != NULL)
+		http_free(request);
+}
+
+/* -------------------------------------------------------------------- starting */
+
+static bool
+is_get(const CallSpec *spec)
+{
+	return strcmp(spec->method, "GET") == 0;
+}
+
+/* A POST: what it did is not undone by doing it again. */
+static bool
+changes_once(const CallSpec *spec)
+{
+	return strcmp(spec->method, "POST") == 0;
+}
+
+static void
+check_may_change(const CallSpec *spec)
+{
+	if (is_get(spec))
+		return;
+	if (spec->tenant->read_only)
+		ereport(ERROR,
+				(errcode(ERRCODE_READ_ONLY_SQL_TRANSACTION),
+				 errmsg("could not %s: server \"%s\" is read-only", spec->what,
+						spec->tenant->server),
+				 errdetail("Its option read_only is on: only requests that read leave for it.")));
+	PreventCommandDuringRecovery("a call that changes the tenant");
+	if (XactReadOnly)
+		ereport(ERROR,
+				(errcode(ERRCODE_READ_ONLY_SQL_TRANSACTION),
+				 errmsg("could not %s in a read-only transaction", spec->what)));
+}
+
+static char *
+copy_text(const char *text)
+{
+	return text ? pstrdup(text) : NULL;
+}
+
+static Call *
+new_call(CallSet *set, const CallSpec *spec)
+{
+	MemoryContext cxt = AllocSetContextCreate(set->cxt, "accessreq call",
+											  ALLOCSET_SMALL_SIZES);
+	MemoryContext old = MemoryContextSwitchTo(cxt);
+	Call	   *call = palloc0(sizeof(Call));
+	const Tenant *t = spec->tenant;
+
+	call->set = set;
+	call->cxt = cxt;
+	call->spec = *spec;
+	call->spec.path = copy_text(spec->path);
+	call->spec.body = copy_text(spec->body);
+	call->spec.header = copy_text(spec->header);
+	call->spec.what = copy_text(spec->what);
+	call->url = psprintf("%s%s", t->base_url, spec->path ? spec->path : "");
+	call->budget = limiter_key(t->endpoint, t->client_id ? t->client_id : t->secret,
+							   tenant_api_names[t->api]);
+	call->state = CALL_WAITING;
+	call->not_before = now_us();
+	call->deadline = call->not_before + tenant_request_timeout(t) * INT64CONST(1000);
+	dlist_push_tail(&set->calls, &call->node);
+	MemoryContextSwitchTo(old);
+	return call;
+}
+
+Call *
+call_start(CallSet *set, const CallSpec *spec)
+{
+	check_may_change(spec);
+	return new_call(set, spec);
+}
+
+/* ---------------------------------------------------------------------- ending */
+
+static void
+end_call(Call *call, ApiError *error)
+{
+	call->error = error;
+	call->state = CALL_ENDED;
+}
+
+static void
+go_on_now(Call *call)
+{
+	call->state = CALL_WAITING;
+	call->not_before = now_us();
+}
+
+static ApiError *
+copy_error(const ApiError *error)
+{
+	ApiError   *copy = palloc(sizeof(ApiError));
+
+	*copy = *error;
+	copy->message = pstrdup(error->message);
+	copy->detail = copy_text(error->detail);
+	copy->hint = copy_text(error->hint);
+	copy->tracking_id = copy_text(error->tracking_id);
+	return copy;
+}
+
+/*
+ * The fetch of a token has ended, or is given up: the set's calls that wait
+ * for it go on, or fail with it.  One wrong secret is one failed request, not
+ * one for each call.
+ */
+static void
+wake_token_waiters(Call *fetcher)
+{
+	dlist_iter	iter;
+
+	dlist_foreach(iter, &fetcher->set->calls)
+	{
+		Call	   *other = dlist_container(Call, node, iter.cur);
+
+		if (other->state != CALL_WAITING_FOR_TOKEN ||
+			other->spec.tenant->umid != fetcher->spec.tenant->umid)
+			continue;
+		if (fetcher->state == CALL_ENDED && fetcher->error != NULL)
+		{
+			MemoryContext old = MemoryContextSwitchTo(other->cxt);
+
+			end_call(other, copy_error(fetcher->error));
+			MemoryContextSwitchTo(old);
+		}
+		else
+			go_on_now(other);
+	}
+}
+
+void
+call_free(Call *call)
+{
+	bool		ended = call->state == CALL_ENDED;
+
+	drop_request(call);
+	dlist_delete(&call->node);
+	if (!ended)
+		wake_token_waiters(call);
+	MemoryContextDelete(call->cxt);
+}
+
+/*
+ * Wait before going on: true, or false where the deadline forbids it.  A
+ * patient call's deadline moves along where the wait is not its own fault.
+ */
+static bool
+wait_us(Call *call, int64 us, bool excused)
+{
+	int64		now = now_us();
+
+	if (excused && call->spec.patient)
+		call->deadline = Max(call->deadline, now) + us;
+	else if (now + us >= call->deadline)
+		return false;
+	call->state = CALL_WAITING;
+	call->not_before = now + us;
+	return true;
+}
+
+/* ------------------------------------------------------------------- answers */
+
+/* Retry-After: seconds, or a date that the answer's own clock is compared to. */
+static int64
+retry_after_us(const HttpResponse *response)
+{
+	char	   *end;
+	long		seconds = strtol(response->retry_after, &end, 10);
+	TimestampTz date;
+	int64		us = DEFAULT_RETRY_AFTER_US;
+
+	if (end != response->retry_after && *end == '\0' && seconds >= 0)
+		us = Min((int64) seconds, MAX_RETRY_AFTER_US / USECS_PER_SEC) * USECS_PER_SEC;
+	else if ((date = http_parse_date(response->retry_after)) != DT_NOBEGIN)
+		us = date - (response->date != DT_NOBEGIN ? response->date : GetCurrentTimestamp());
+	return Max(Min(us, MAX_RETRY_AFTER_US), 0);
+}
+
+/* The pause before a retry; a 503 may say how long it wants. */
+static int64
+pause_us(const Call *call, const HttpResponse *response)
+{
+	int64		pause = FIRST_PAUSE_US << Min(call->retries, 6);
+
+	if (response->retry_after[0] != '\0')
+		return retry_after_us(response);
+	pause = Min(pause, MAX_PAUSE_US);
+	return pause + (int64) (pg_prng_double(&pg_global_prng_state) * (pause / 2));
+}
+
+/*
+ * A 429.  A pull waits for as long as the tenant says; a session's call waits
+ * once, if that fits into what is left of its time.
+ */
+static bool
+handle_limited(Call *call, const HttpResponse *response)
+{
+	int64		us = retry_after_us(response);
+	bool		may = call->spec.patient ? call->limited < MAX_PATIENT_LIMITED :
+		call->limited < 1;
+
+	limiter_block(call->budget, us);
+	call->limited++;
+	if (may && wait_us(call, us, true))
+	{
+		call->set->counts.limited++;
+		return true;
+	}
+	end_call(call, api_error_limited(call->spec.tenant, call->spec.what, us, true));
+	return false;
+}
+
+/* May this failure pass by itself? */
+static bool
+is_transient(const HttpResponse *response)
+{
+	switch (response->failure)
+	{
+		case HTTP_ANSWERED:
+			return response->status >= 500 || response->status == 408;
+		case HTTP_FAILED_RESOLVE:
+		case HTTP_FAILED_CONNECT:
+		case HTTP_FAILED_PROXY:
+		case HTTP_FAILED_TIMEOUT:
+		case HTTP_FAILED_BROKEN:
+			return true;
+		case HTTP_FAILED_TLS:
+		case HTTP_FAILED_TOO_LARGE:
+		case HTTP_FAILED_LOCAL:
+			return false;
+	}
+	return false;
+}
+
+static bool
+may_retry(const Call *call, const HttpResponse *response, bool token)
+{
+	if (call->retries >= accessreq_max_retries || !is_transient(response))
+		return false;
+	/* fetching a token twice does no harm */
+	if (token || !changes_once(&call->spec))
+		return true;
+	return response->failure != HTTP_ANSWERED && !response->sent;
+}
+
+/*
+ * An answer that is no success, to the call or to the fetch of its token.
+ * Leaves the call waiting for another try, or ended with its error.
+ */
+static void
+handle_failure(Call *call, bool token)
+{
+	const HttpResponse *response = http_response(call->request);
+	const Tenant *t = call->spec.tenant;
+	bool		answered = response->failure == HTTP_ANSWERED;
+	ApiError   *error;
+
+	if (answered && response->status == 429)
+	{
+		if (handle_limited(call, response))
+			drop_request(call);
+		return;
+	}
+	if (answered && response->status == 401 && !token && !call->renewed &&
+		t->credential != CREDENTIAL_TOKEN)
+	{
+		token_drop(t, call->token_serial);
+		call->renewed = true;
+		go_on_now(call);
+		drop_request(call);
+		return;
+	}
+	if (may_retry(call, response, token) && wait_us(call, pause_us(call, response), false))
+	{
+		call->retries++;
+		drop_request(call);
+		return;
+	}
+	error = api_error_describe(t, token ? psprintf("fetch a token to %s", call->spec.what) :
+							   call->spec.what, response,
+							   changes_once(&call->spec), token);
+	end_call(call, error);
+}
+
+static void
+handle_token_answer(Call *call)
+{
+	HttpResponse *response = http_response(call->request);
+	bool		ok = response->failure == HTTP_ANSWERED && response->status == 200;
+	bool		fetched = false;
+
+	if (ok && token_accept(call->spec.tenant, response))
+	{
+		fetched = true;
+		drop_request(call);
+		if (call->token_only)
+			end_call(call, NULL);
+		else
+			go_on_now(call);
+	}
+	else if (ok)
+	{
+		end_call(call, api_error_bad_answer(call->spec.tenant,
+											psprintf("fetch a token to %s", call->spec.what),
+											response, "there is no access token in it", false));
+		call->error->outcome = API_NOT_SENT;
+	}
+	else
+		handle_failure(call, true);
+	if (fetched || call->state == CALL_ENDED)
+		wake_token_waiters(call);
+}
+
+static void
+warn_deprecated(const Call *call, const HttpResponse *response)
+{
+	if (!response->deprecated || deprecation_warned)
+		return;
+	deprecation_warned = true;
+	ereport(WARNING,
+			(errcode(ERRCODE_WARNING_DEPRECATED_FEATURE),
+			 errmsg("the tenant of server \"%s\" says that API version \"%s\" is deprecated",
+					call->spec.tenant->server, tenant_api_names[call->spec.tenant->api]),
+			 errhint("Change option api of the server; v2024 has every call.")));
+}
+
+static void
+handle_ended_request(HttpRequest *request)
+{
+	Call	   *call = http_tag(request);
+	const HttpResponse *response = http_response(request);
+	MemoryContext old = MemoryContextSwitchTo(call->cxt);
+
+	if (call->state == CALL_FETCHING_TOKEN)
+		handle_token_answer(call);
+	else if (response->failure == HTTP_ANSWERED &&
+			 response->status >= 200 && response->status <= 299)
+	{
+		warn_deprecated(call, response);
+		end_call(call, NULL);
+	}
+	else
+		handle_failure(call, false);
+	MemoryContextSwitchTo(old);
+}
+
+/* -------------------------------------------------------------------- sending */
+
+static void
+send_request(Call *call, HttpSpec *spec)
+{
+	const Tenant *t = call->spec.tenant;
+	int64		left_ms = (call->deadline - now_us()) / 1000;
+
+	spec->user_agent = t->user_agent;
+	spec->ca_file = t->ca_file;
+	spec->proxy = t->proxy;
+	spec->connect_timeout_ms = tenant_connect_timeout(t);
+	spec->timeout_ms = Max(left_ms, 1);
+	spec->max_response = (size_t) accessreq_max_response_size * 1024;
+	call->set->counts.requests++;
+	call->request = http_start(call->set->http, spec, call);
+}
+
+static bool
+token_is_being_fetched(const Call *call)
+{
+	dlist_iter	iter;
+
+	dlist_foreach(iter, &call->set->calls)
+	{
+		const Call *other = dlist_container(Call, node, iter.cur);
+
+		if (other != call && other->state == CALL_FETCHING_TOKEN &&
+			other->spec.tenant->umid == call->spec.tenant->umid)
+			return true;
+	}
+	return false;
+}
+
+static void
+send_token_request(Call *call)
+{
+	HttpSpec	spec = {0};
+
+	token_spec(call->spec.tenant, &spec);
+	call->state = CALL_FETCHING_TOKEN;
+	send_request(call, &spec);
+	token_spec_done(&spec);
+}
+
+static void
+send_call(Call *call, const char *token)
+{
+	HttpSpec	spec = {0};
+
+	spec.method = call->spec.method;
+	spec.url = call->url;
+	spec.bearer = token;
+	spec.header = call->spec.header;
+	spec.body = call->spec.body;
+	if (spec.body != NULL)
+	{
+		spec.body_len = strlen(spec.body);
+		spec.content_type = "application/json";
+	}
+	call->state = CALL_SENT;
+	send_request(call, &spec);
+}
+
+/* Let a waiting call whose time has come take its next step. */
+static void
+advance(Call *call)
+{
+	uint64		serial;
+	const char *token = token_get(call->spec.tenant, &serial);
+	int64		wait;
+
+	if (token != NULL && call->token_only)
+	{
+		end_call(call, NULL);
+		return;
+	}
+	if (token == NULL && token_is_being_fetched(call))
+	{
+		call->state = CALL_WAITING_FOR_TOKEN;
+		return;
+	}
+	wait = limiter_take(call->budget, call->spec.tenant->rate_limit);
+	if (wait > 0)
+	{
+		if (!wait_us(call, wait, true))
+			end_call(call, api_error_limited(call->spec.tenant, call->spec.what, wait,
+											 limiter_blocked(call->budget) > 0));
+		return;
+	}
+	call->token_serial = serial;
+	if (token == NULL)
+		send_token_request(call);
+	else
+		send_call(call, token);
+}
+
+/* -------------------------------------------------------------------- waiting */
+
+/*
+ * Let every call that can go on do so.  Returns when the next one can, in
+ * milliseconds from now, or -1 where none waits for the clock.
+ */
+static long
+advance_all(CallSet *set)
+{
+	dlist_iter	iter;
+	int64		next = -1;
+	int64		now = now_us();
+
+	dlist_foreach(iter, &set->calls)
+	{
+		Call	   *call = dlist_container(Call, node, iter.cur);
+		MemoryContext old;
+
+		if (call->state == CALL_WAITING && call->not_before <= now)
+		{
+			old = MemoryContextSwitchTo(call->cxt);
+			advance(call);
+			MemoryContextSwitchTo(old);
+		}
+		if (call->state == CALL_WAITING)
+			next = next < 0 ? call->not_before : Min(next, call->not_before);
+	}
+	return next < 0 ? -1 : (long) (Max(next - now, 0) / 1000 + 1);
+}
+
+void
+call_advance(CallSet *set)
+{
+	(void) advance_all(set);
+}
+
+static Call *
+take_ended(CallSet *set, bool *any)
+{
+	dlist_iter	iter;
+
+	*any = false;
+	dlist_foreach(iter, &set->calls)
+	{
+		Call	   *call = dlist_container(Call, node, iter.cur);
+
+		if (call->state == CALL_ENDED && !call->returned)
+		{
+			call->returned = true;
+			return call;
+		}
+		*any |= call->state != CALL_ENDED;
+	}
+	return NULL;
+}
+
+Call *
+call_wait(CallSet *set, long timeout_ms)
+{
+	int64		until = timeout_ms >= 0 ? now_us() + timeout_ms * INT64CONST(1000) : -1;
+
+	for (;;)
+	{
+		long		wait = advance_all(set);
+		bool		any;
+		Call	   *ended = take_ended(set, &any);
+		HttpRequest *request;
+
+		if (ended != NULL || !any)
+			return ended;
+		if (until >= 0)
+		{
+			long		left = (long) ((until - now_us()) / 1000);
+
+			if (left <= 0)
+				return NULL;
+			wait = wait < 0 ? left : Min(wait, left);
+		}
+		request = http_wait(set->http, wait);
+		if (request != NULL)
+			handle_ended_request(request);
+	}
+}
+
+int64
+call_waits(const CallSet *set)
+{
+	dlist_iter	iter;
+	int64		longest = 0;
+	int64		now = now_us();
+
+	dlist_foreach(iter, &unconstify(CallSet *, set)->calls)
+	{
+		const Call *call = dlist_container(Call, node, iter.cur);
+
+		if (call->state == CALL_WAITING)
+			longest = Max(longest, call->not_before - now);
+	}
+	return longest;
+}
+
+static Call *
+wait_for(CallSet *set, Call *call)
+{
+	while (!call->returned)
+		(void) call_wait(set, -1);
+	return call;
+}
+
+Call *
+call_run(CallSet *set, const CallSpec *spec)
+{
+	return wait_for(set, call_start(set, spec));
+}
+
+Call *
+call_run_or_raise(CallSet *set, const CallSpec *spec)
+{
+	Call	   *call = call_run(set, spec);
+
+	if (call->error != NULL)
+		api_error_raise(call->error);
+	return call;
+}
+
+const ApiError *
+call_fetch_token(CallSet *set, const Tenant *tenant)
+{
+	CallSpec	spec = {0};
+	Call	   *call;
+
+	spec.tenant = tenant;
+	spec.method = "GET";
+	spec.what = "use the API";
+	call = new_call(set, &spec);
+	call->token_only = true;
+	return wait_for(set, call)->error;
+}

@@ -1,0 +1,78 @@
+/*-------------------------------------------------------------------------
+ *
+ * call.h
+ *	  One call of the API, from the budget to the answer: token, retries,
+ *	  Retry-After.  Several may be under way at once.
+ *
+ *-------------------------------------------------------------------------
+ */
+#ifndef ACCESSREQ_CALL_H
+#define ACCESSREQ_CALL_H
+
+#include "apierror.h"
+#include "http.h"
+#include "tenant.h"
+
+/* The calls of one opener; taken down with the memory context it is opened in. */
+typedef struct CallSet CallSet;
+typedef struct Call Call;
+
+typedef struct CallSpec
+{
+	const Tenant *tenant;
+	const char *method;			/* GET, POST or PUT */
+	const char *path;			/* below base_url, with its query */
+	const char *body;			/* JSON (UTF-8), or NULL */
+	const char *header;			/* one more header, or NULL */
+	const char *what;			/* for errors: "cancel access request \"…\"" */
+	bool		patient;		/* waits for the budget and Retry-After in
+								 * full: a pull, not a session's call */
+	void	   *tag;
+} CallSpec;
+
+/* What the calls of a set took. */
+typedef struct CallCounts
+{
+	int64		requests;		/* tokens and retries included */
+	int64		limited;		/* waits because of a 429 */
+} CallCounts;
+
+extern CallSet *call_open(MemoryContext parent);
+extern void call_close(CallSet *set);
+extern const CallCounts *call_counts(CallSet *set);
+
+/*
+ * Start a call; "spec" and its texts are copied, the tenant is not.  Raises
+ * 25006 for what is no GET on a standby, in a read-only transaction, or on a
+ * server with read_only; everything later is in call_error().
+ */
+extern Call *call_start(CallSet *set, const CallSpec *spec);
+
+/* Send now what can be sent, without waiting. */
+extern void call_advance(CallSet *set);
+
+/*
+ * Wait until a call of the set has ended and return it; each is returned once.
+ * NULL when timeout_ms (-1: none) has passed or no call is under way.
+ */
+extern Call *call_wait(CallSet *set, long timeout_ms);
+
+/* Start a call and wait for it. */
+extern Call *call_run(CallSet *set, const CallSpec *spec);
+
+/* The same, and raise its error. */
+extern Call *call_run_or_raise(CallSet *set, const CallSpec *spec);
+
+extern void *call_tag(const Call *call);
+extern const ApiError *call_error(const Call *call);	/* NULL: status 2xx */
+extern HttpResponse *call_response(const Call *call);	/* NULL where none */
+extern void call_free(Call *call);
+
+/* How many calls of the set wait for the budget or Retry-After, and for how
+ * long the last of them does, in microseconds. */
+extern int64 call_waits(const CallSet *set);
+
+/* A token for the tenant, fetched if need be, or the error; for check(). */
+extern const ApiError *call_fetch_token(CallSet *set, const Tenant *tenant);
+
+#endif							/* ACCESSREQ_CALL_H */

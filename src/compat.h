@@ -1,0 +1,93 @@
+/*-------------------------------------------------------------------------
+ *
+ * compat.h
+ *	  Differences between the PostgreSQL versions we support (15 to 18).
+ *
+ * Every test of PG_VERSION_NUM is in this file, so that the rest reads as if
+ * there were one version.
+ *
+ *-------------------------------------------------------------------------
+ */
+#ifndef ACCESSREQ_COMPAT_H
+#define ACCESSREQ_COMPAT_H
+
+#include "postgres.h"
+
+#if PG_VERSION_NUM < 150000 || PG_VERSION_NUM >= 190000
+#error "accessreq supports PostgreSQL 15 to 18"
+#endif
+
+#include "access/genam.h"
+#include "catalog/pg_foreign_server.h"
+#include "foreign/foreign.h"
+#include "pgstat.h"
+#include "storage/latch.h"
+#include "storage/lock.h"
+#include "utils/acl.h"
+#include "utils/memutils.h"
+#include "utils/resowner.h"
+
+#if PG_VERSION_NUM >= 180000
+#include "storage/waiteventset.h"
+#endif
+
+/* 17 gave WaitEventSets a resource owner; NULL is a set of the process. */
+static inline WaitEventSet *
+compat_create_wait_event_set(int nevents)
+{
+#if PG_VERSION_NUM >= 170000
+	return CreateWaitEventSet(NULL, nevents);
+#else
+	return CreateWaitEventSet(TopMemoryContext, nevents);
+#endif
+}
+
+/* 16 replaced the aclchecks for each kind of object by one. */
+static inline AclResult
+compat_server_aclcheck(Oid serverid, Oid roleid, AclMode mode)
+{
+#if PG_VERSION_NUM >= 160000
+	return object_aclcheck(ForeignServerRelationId, serverid, roleid, mode);
+#else
+	return pg_foreign_server_aclcheck(serverid, roleid, mode);
+#endif
+}
+
+/* 17 lets an extension name what it waits for. */
+static inline uint32
+compat_wait_event(void)
+{
+#if PG_VERSION_NUM >= 170000
+	static uint32 wait_event = 0;
+
+	if (wait_event == 0)
+		wait_event = WaitEventExtensionNew("AccessreqHttp");
+	return wait_event;
+#else
+	return PG_WAIT_EXTENSION;
+#endif
+}
+
+/* 18 counts the index searches of a scan for EXPLAIN. */
+static inline IndexScanDesc
+compat_index_beginscan(Relation heap, Relation index, Snapshot snapshot, int nkeys)
+{
+#if PG_VERSION_NUM >= 180000
+	return index_beginscan(heap, index, snapshot, NULL, nkeys, 0);
+#else
+	return index_beginscan(heap, index, snapshot, nkeys, 0);
+#endif
+}
+
+/* 17 can also ask for a stronger lock. */
+static inline bool
+compat_lock_held_by_me(const LOCKTAG *tag, LOCKMODE mode)
+{
+#if PG_VERSION_NUM >= 170000
+	return LockHeldByMe(tag, mode, false);
+#else
+	return LockHeldByMe(tag, mode);
+#endif
+}
+
+#endif							/* ACCESSREQ_COMPAT_H */

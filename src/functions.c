@@ -1,0 +1,871 @@
+/*-------------------------------------------------------------------------
+ *
+ * functions.c
+ *	  SQL-callable: the calls that change something, and pulls.
+ *
+ * Datum in, call, Datum out.  What is sent is sent at once; a rollback does
+ * not take it back, and the comments of the functions say so.
+ *
+ *-------------------------------------------------------------------------
+ */
+#include "postgres.h"
+
+#include "access/xact.h"
+#include "access/xlog.h"
+#include "api.h"
+#include "catalog/pg_type.h"
+#include "compat.h"
+#include "executor/spi.h"
+#include "funcapi.h"
+#include "job.h"
+#include "lib/stringinfo.h"
+#include "loop.h"
+#include "miscadmin.h"
+#include "nodes/parsenodes.h"
+#include "portability/instr_time.h"
+#include "row.h"
+#include "session.h"
+#include "store.h"
+#include "token.h"
+#include "utils/array.h"
+#include "utils/builtins.h"
+#include "utils/memutils.h"
+#include "utils/timestamp.h"
+
+/* How often CALL sync says how far it is. */
+#define NOTICE_INTERVAL_US USECS_PER_SEC
+
+PG_FUNCTION_INFO_V1(accessreq_create);
+PG_FUNCTION_INFO_V1(accessreq_grant_request);
+PG_FUNCTION_INFO_V1(accessreq_revoke_request);
+PG_FUNCTION_INFO_V1(accessreq_cancel);
+PG_FUNCTION_INFO_V1(accessreq_cancel_many);
+PG_FUNCTION_INFO_V1(accessreq_close);
+PG_FUNCTION_INFO_V1(accessreq_get_config);
+PG_FUNCTION_INFO_V1(accessreq_set_config);
+PG_FUNCTION_INFO_V1(accessreq_merge_config);
+PG_FUNCTION_INFO_V1(accessreq_refresh);
+PG_FUNCTION_INFO_V1(accessreq_sync);
+
+static void
+put_row(FunctionCallInfo fcinfo, Datum *values, bool *nulls)
+{
+	ReturnSetInfo *rsinfo = (ReturnSetInfo *) fcinfo->resultinfo;
+
+	tuplestore_putvalues(rsinfo->setResult, rsinfo->setDesc, values, nulls);
+}
+
+static Datum
+text_or_null(const char *utf8, bool *isnull)
+{
+	*isnull = utf8 == NULL;
+	return utf8 ? row_text(utf8, strlen(utf8)) : (Datum) 0;
+}
+
+static Datum
+server_text_or_null(const char *text, bool *isnull)
+{
+	*isnull = text == NULL;
+	return text ? CStringGetTextDatum(text) : (Datum) 0;
+}
+
+/* The body of an answer as jsonb; an empty one, or none at all, is {}. */
+static Datum
+answer_jsonb(const Tenant *tenant, Call *call, bool changes)
+{
+	HttpResponse *r = call_response(call);
+	const char *problem;
+
+	json_clean(r->body, r->body_len);
+	if (json_parse(r->body, r->body_len, CurrentMemoryContext, &problem) == NULL)
+	{
+		/* a 202 is a 202 whatever its body looks like */
+		if (changes || strspn(r->body, " \t\r\n") == r->body_len)
+			return row_jsonb("{}", 2);
+		api_error_raise(api_error_bad_answer(tenant, "read the answer", r, problem, false));
+	}
+	return row_jsonb(r->body, r->body_len);
+}
+
+/* ---------------------------------------------------------------------- create */
+
+/* One row of create(): a person and an item. */
+static void
+put_created(FunctionCallInfo fcinfo, const char *person, const JsonValue *item,
+			const JsonValue *tracking, bool existing)
+{
+	Datum		values[6] = {0};
+	bool		nulls[6] = {0};
+	const JsonValue *ids = json_get(tracking, "accessRequestIds");
+	int64		hash;
+
+	values[0] = text_or_null(person, &nulls[0]);
+	values[1] = text_or_null(json_get_string(item, "type"), &nulls[1]);
+	values[2] = text_or_null(json_get_string(item, "id"), &nulls[2]);
+	nulls[3] = !json_is_array(ids);
+	if (!nulls[3])
+	{
+		ArrayBuildState *state = initArrayResult(TEXTOID, CurrentMemoryContext, false);
+
+		for (const JsonValue *id = json_first(ids); id != NULL; id = json_next(id))
+		{
+			if (json_is_string(id))
+				accumArrayResult(state, row_text(json_string(id), strlen(json_string(id))),
+								 false, TEXTOID, CurrentMemoryContext);
+		}
+		values[3] = makeArrayResult(state, CurrentMemoryContext);
+	}
+	nulls[4] = !json_get_int64(tracking, "attributesHash", &hash);
+	if (!nulls[4])
+		values[4] = Int64GetDatum(hash);
+	nulls[5] = tracking == NULL;
+	values[5] = BoolGetDatum(existing);
+	put_row(fcinfo, values, nulls);
+}
+
+/* newRequests or existingRequests of the answer: their number. */
+static int
+put_tracked(FunctionCallInfo fcinfo, const JsonValue *list, bool existing)
+{
+	int			n = 0;
+
+	for (const JsonValue *t = json_first(list); t != NULL; t = json_next(t))
+	{
+		const JsonValue *items = json_get(t, "requestedItemsDetails");
+		const char *person = json_get_string(t, "requestedFor");
+
+		for (const JsonValue *i = json_first(items); i != NULL; i = json_next(i), n++)
+			put_created(fcinfo, person, i, t, existing);
+		if (json_size(items) == 0)
+		{
+			put_created(fcinfo, person, NULL, t, existing);
+			n++;
+		}
+	}
+	return n;
+}
+
+/* The answer names nothing (old tenants): a row for each that was sent. */
+static void
+put_sent(FunctionCallInfo fcinfo, const JsonValue *body)
+{
+	const JsonValue *combined = json_get(body, "requestedForWithRequestedItems");
+
+	for (const JsonValue *c = json_first(combined); c != NULL; c = json_next(c))
+	{
+		const JsonValue *items = json_get(c, "requestedItems");
+
+		for (const JsonValue *i = json_first(items); i != NULL; i = json_next(i))
+			put_created(fcinfo, json_get_string(c, "identityId"), i, NULL, false);
+	}
+	for (const JsonValue *p = json_first(json_get(body, "requestedFor")); p != NULL; p = json_next(p))
+	{
+		const JsonValue *items = json_get(body, "requestedItems");
+
+		for (const JsonValue *i = json_first(items); i != NULL; i = json_next(i))
+			put_created(fcinfo, json_string(p), i, NULL, false);
+	}
+}
+
+/*
+ * create(request jsonb, server name): submit an access request.  Raises 22023
+ * for a body that breaks a documented rule, else as doc/errors.md says.
+ */
+Datum
+accessreq_create(PG_FUNCTION_ARGS)
+{
+	char	   *text;
+	const JsonValue *body,
+			   *answer;
+	Session    *session;
+	CallSpec	spec;
+	Call	   *call;
+	HttpResponse *response;
+	const char *problem;
+
+	session_require_arg(fcinfo, 0, "request");
+	text = session_jsonb_arg(fcinfo, 0);
+	body = session_parse(text);
+	api_check_create(body);
+	InitMaterializedSRF(fcinfo, 0);
+	session = session_open(fcinfo, 1, CurTransactionContext);
+	api_create(&spec, session->tenant, text);
+	call = call_run(session->calls, &spec);
+	session_log_write(session, "create", NULL, 0, call);
+	if (call_error(call) != NULL)
+		api_error_raise(call_error(call));
+	response = call_response(call);
+	json_clean(response->body, response->body_len);
+	answer = json_parse(response->body, response->body_len, CurrentMemoryContext, &problem);
+	if (put_tracked(fcinfo, json_get(answer, "newRequests"), false) +
+		put_tracked(fcinfo, json_get(answer, "existingRequests"), true) == 0)
+		put_sent(fcinfo, body);
+	session_close(session);
+	return (Datum) 0;
+}
+
+/* ---------------------------------------------- bodies, nothing is sent */
+
+static void
+append_date(StringInfo buf, const char *key, FunctionCallInfo fcinfo, int argno)
+{
+	TimestampTz t;
+	struct pg_tm tm;
+	fsec_t		fsec;
+
+	if (PG_ARGISNULL(argno))
+		return;
+	t = PG_GETARG_TIMESTAMPTZ(argno);
+	if (TIMESTAMP_NOT_FINITE(t) || timestamp2tm(t, NULL, &tm, &fsec, NULL, NULL) != 0 ||
+		tm.tm_year < 1 || tm.tm_year > 9999)
+		ereport(ERROR,
+				(errcode(ERRCODE_DATETIME_VALUE_OUT_OF_RANGE),
+				 errmsg("%s is outside the range of dates that the tenant knows", key)));
+	appendStringInfo(buf, ",\"%s\":\"%04d-%02d-%02dT%02d:%02d:%02d.%03dZ\"", key,
+					 tm.tm_year, tm.tm_mon, tm.tm_mday, tm.tm_hour, tm.tm_min, tm.tm_sec,
+					 fsec / 1000);
+}
+
+static void
+append_string_member(StringInfo buf, const char *key, const char *value)
+{
+	if (value == NULL || value[0] == '\0')
+		return;
+	appendStringInfo(buf, ",\"%s\":", key);
+	json_append_string(buf, value);
+}
+
+/* A body for these people and one item, with the documented rules checked. */
+static Datum
+request_body(char **people, int npeople, const char *request_type, const char *item)
+{
+	StringInfoData buf;
+
+	initStringInfo(&buf);
+	appendStringInfo(&buf, "{\"requestType\":\"%s\",\"requestedFor\":[", request_type);
+	for (int i = 0; i < npeople; i++)
+	{
+		if (i > 0)
+			appendStringInfoChar(&buf, ',');
+		json_append_string(&buf, people[i]);
+	}
+	appendStringInfo(&buf, "],\"requestedItems\":[%s]}", item);
+	api_check_create(session_parse(buf.data));
+	return row_jsonb(buf.data, buf.len);
+}
+
+static void
+begin_item(StringInfo buf, const char *type, const char *id, const char *comment)
+{
+	initStringInfo(buf);
+	appendStringInfoString(buf, "{\"type\":");
+	json_append_string(buf, type);
+	appendStringInfoString(buf, ",\"id\":");
+	json_append_string(buf, id);
+	append_string_member(buf, "comment", comment);
+}
+
+/*
+ * grant_request(requested_for text[], item_type, item_id, comment, start_date,
+ * remove_date, client_metadata jsonb): bodies for create().
+ */
+Datum
+accessreq_grant_request(PG_FUNCTION_ARGS)
+{
+	StringInfoData item;
+	char	  **people;
+	int			npeople;
+	int			per;
+	char	   *type;
+
+	session_require_arg(fcinfo, 1, "item_type");
+	session_require_arg(fcinfo, 2, "item_id");
+	InitMaterializedSRF(fcinfo, MAT_SRF_USE_EXPECTED_DESC);
+	people = session_ids_arg(fcinfo, 0, &npeople);
+	type = session_text_arg(fcinfo, 1);
+	begin_item(&item, type, session_text_arg(fcinfo, 2), session_text_arg(fcinfo, 3));
+	append_date(&item, "startDate", fcinfo, 4);
+	append_date(&item, "removeDate", fcinfo, 5);
+	if (!PG_ARGISNULL(6))
+		appendStringInfo(&item, ",\"clientMetadata\":%s", session_jsonb_arg(fcinfo, 6));
+	appendStringInfoChar(&item, '}');
+	per = strcmp(type, "ENTITLEMENT") == 0 ? API_MAX_IDENTITIES : Max(npeople, 1);
+	for (int i = 0; i < npeople; i += per)
+	{
+		bool		isnull = false;
+		Datum		body = request_body(people + i, Min(per, npeople - i), "GRANT_ACCESS", item.data);
+
+		put_row(fcinfo, &body, &isnull);
+	}
+	return (Datum) 0;
+}
+
+/* revoke_request(requested_for, item_type, item_id, comment, remove_date) */
+Datum
+accessreq_revoke_request(PG_FUNCTION_ARGS)
+{
+	static const char *const names[] = {"requested_for", "item_type", "item_id", "comment"};
+	StringInfoData item;
+	char	   *person;
+
+	for (int i = 0; i < lengthof(names); i++)
+		session_require_arg(fcinfo, i, names[i]);
+	person = session_text_arg(fcinfo, 0);
+	begin_item(&item, session_text_arg(fcinfo, 1), session_text_arg(fcinfo, 2),
+			   session_text_arg(fcinfo, 3));
+	append_date(&item, "removeDate", fcinfo, 4);
+	appendStringInfoChar(&item, '}');
+	return request_body(&person, 1, "REVOKE_ACCESS", item.data);
+}
+
+/* ---------------------------------------------------------------------- cancel */
+
+/* cancel(access_request_id text, comment text, server name) */
+Datum
+accessreq_cancel(PG_FUNCTION_ARGS)
+{
+	char	   *id;
+	char	   *comment;
+	Session    *session;
+	CallSpec	spec;
+	Call	   *call;
+	Datum		answer;
+
+	session_require_arg(fcinfo, 0, "access_request_id");
+	id = session_text_arg(fcinfo, 0);
+	comment = session_text_arg(fcinfo, 1);
+	if (id[0] == '\0')
+		ereport(ERROR,
+				(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
+				 errmsg("an id is empty")));
+	api_check_comment(comment);
+	session = session_open(fcinfo, 2, CurTransactionContext);
+	api_cancel(&spec, session->tenant, id, comment);
+	call = call_run(session->calls, &spec);
+	session_log_write(session, "cancel", (const char *const *) &id, 1, call);
+	if (call_error(call) != NULL)
+	{
+		const ApiError *error = call_error(call);
+		ApiError	hinted = *error;
+
+		if (error->outcome == API_REFUSED && error->hint == NULL)
+			hinted.hint = "A request can be cancelled only before its approval has passed; after that use accessreq.close().";
+		api_error_raise(&hinted);
+	}
+	answer = answer_jsonb(session->tenant, call, true);
+	session_close(session);
+	return answer;
+}
+
+/* --------------------------------------------- many ids: an outcome for each */
+
+typedef struct Batches
+{
+	FunctionCallInfo fcinfo;
+	Session    *session;
+	const char *function;
+	const char *const *ids;
+	int			nids;
+	int			per;			/* ids in one call */
+	bool		with_job;		/* is there a column for the job's id? */
+} Batches;
+
+typedef void (*MakeBatch) (CallSpec *spec, Batches *b, const char *const *ids, int n, void *arg);
+
+static const char *
+outcome_name(const ApiError *error)
+{
+	if (error == NULL)
+		return "accepted";
+	switch (error->outcome)
+	{
+		case API_REFUSED:
+			return "failed";
+		case API_LOST:
+			return "unknown";
+		default:
+			return "not_sent";
+	}
+}
+
+static void
+put_outcomes(Batches *b, int first, int n, const char *outcome, const char *error,
+			 const char *job)
+{
+	for (int i = first; i < first + n; i++)
+	{
+		Datum		values[4] = {0};
+		bool		nulls[4] = {0};
+
+		values[0] = text_or_null(b->ids[i], &nulls[0]);
+		values[1] = CStringGetTextDatum(outcome);
+		values[2] = server_text_or_null(error, &nulls[2]);
+		values[3] = text_or_null(job, &nulls[3]);
+		put_row(b->fcinfo, values, nulls);
+	}
+}
+
+/* Message and detail in one, for a column. */
+static char *
+error_line(const ApiError *error)
+{
+	if (error == NULL)
+		return NULL;
+	return error->detail ? psprintf("%s. %s", error->message, error->detail) :
+		pstrdup(error->message);
+}
+
+static const char *
+job_id(const Batches *b, Call *call)
+{
+	HttpResponse *r = call_response(call);
+	const char *problem;
+
+	if (!b->with_job || call_error(call) != NULL)
+		return NULL;
+	json_clean(r->body, r->body_len);
+	return json_get_string(json_parse(r->body, r->body_len, CurrentMemoryContext, &problem), "id");
+}
+
+/*
+ * Send batch after batch.  A batch that the tenant refuses, or whose answer is
+ * lost, does not keep the next from being sent; one that shows that none would
+ * get through does.
+ */
+static void
+run_batches(Batches *b, MakeBatch make, void *arg)
+{
+	const ApiError *error;
+	int			done = 0;
+
+	if (b->nids == 0)
+		return;
+	/* what a token would fail by is an error still, not a row */
+	error = call_fetch_token(b->session->calls, b->session->tenant);
+	if (error != NULL)
+		api_error_raise(error);
+	while (done < b->nids)
+	{
+		int			n = Min(b->per, b->nids - done);
+		CallSpec	spec;
+		Call	   *call;
+		const char *outcome;
+
+		CHECK_FOR_INTERRUPTS();
+		make(&spec, b, b->ids + done, n, arg);
+		call = call_run(b->session->calls, &spec);
+		error = call_error(call);
+		outcome = outcome_name(error);
+		session_log_write(b->session, b->function, b->ids + done, n, call);
+		put_outcomes(b, done, n, outcome, error_line(error), job_id(b, call));
+		done += n;
+		if (strcmp(outcome, "not_sent") == 0)
+		{
+			put_outcomes(b, done, b->nids - done, outcome, error_line(error), NULL);
+			break;
+		}
+		call_free(call);
+	}
+}
+
+static void
+make_cancel(CallSpec *spec, Batches *b, const char *const *ids, int n, void *arg)
+{
+	const char *comment = (const char *) arg;
+
+	if (b->per > 1)
+		api_bulk_cancel(spec, b->session->tenant, ids, n, comment);
+	else
+		api_cancel(spec, b->session->tenant, ids[0], comment);
+}
+
+/* cancel_many(access_request_ids text[], comment text, server name) */
+Datum
+accessreq_cancel_many(PG_FUNCTION_ARGS)
+{
+	Batches		b = {0};
+	char	   *comment = session_text_arg(fcinfo, 1);
+
+	api_check_comment(comment);
+	b.fcinfo = fcinfo;
+	b.function = "cancel_many";
+	b.ids = (const char *const *) session_ids_arg(fcinfo, 0, &b.nids);
+	InitMaterializedSRF(fcinfo, 0);
+	b.session = session_open(fcinfo, 2, CurTransactionContext);
+	b.per = api_has(b.session->tenant, API_BULK_CANCEL) ? API_MAX_BULK_CANCEL : 1;
+	run_batches(&b, make_cancel, comment);
+	session_close(b.session);
+	return (Datum) 0;
+}
+
+typedef struct CloseArgs
+{
+	char	   *message;
+	char	   *execution_status;
+	char	   *completion_status;
+} CloseArgs;
+
+static void
+make_close(CallSpec *spec, Batches *b, const char *const *ids, int n, void *arg)
+{
+	CloseArgs  *args = (CloseArgs *) arg;
+
+	api_close(spec, b->session->tenant, ids, n, args->message,
+			  args->execution_status, args->completion_status);
+}
+
+/*
+ * close(access_request_ids text[], message text, execution_status text,
+ * completion_status text, server name)
+ */
+Datum
+accessreq_close(PG_FUNCTION_ARGS)
+{
+	Batches		b = {0};
+	CloseArgs	args;
+	CallSpec	probe;
+
+	args.message = session_text_arg(fcinfo, 1);
+	args.execution_status = session_text_arg(fcinfo, 2);
+	args.completion_status = session_text_arg(fcinfo, 3);
+	api_check_close(args.execution_status, args.completion_status);
+	b.fcinfo = fcinfo;
+	b.function = "close";
+	b.ids = (const char *const *) session_ids_arg(fcinfo, 0, &b.nids);
+	b.per = API_MAX_CLOSE;
+	b.with_job = true;
+	InitMaterializedSRF(fcinfo, 0);
+	b.session = session_open(fcinfo, 4, CurTransactionContext);
+	/* an api without the call is an error, also for no ids */
+	api_close(&probe, b.session->tenant, NULL, 0, NULL, NULL, NULL);
+	run_batches(&b, make_close, &args);
+	session_close(b.session);
+	return (Datum) 0;
+}
+
+/* --------------------------------------------------------------- configuration */
+
+/* get_config(server name) */
+Datum
+accessreq_get_config(PG_FUNCTION_ARGS)
+{
+	Session    *session = session_open(fcinfo, 0, CurTransactionContext);
+	CallSpec	spec;
+	Datum		answer;
+
+	api_get_config(&spec, session->tenant);
+	answer = answer_jsonb(session->tenant, call_run_or_raise(session->calls, &spec), false);
+	session_close(session);
+	return answer;
+}
+
+static Datum
+put_config(Session *session, const char *function, const char *body)
+{
+	CallSpec	spec;
+	Call	   *call;
+
+	api_put_config(&spec, session->tenant, body);
+	call = call_run(session->calls, &spec);
+	session_log_write(session, function, NULL, 0, call);
+	if (call_error(call) != NULL)
+		api_error_raise(call_error(call));
+	return answer_jsonb(session->tenant, call, true);
+}
+
+static char *
+config_arg(FunctionCallInfo fcinfo, const char *name)
+{
+	char	   *text;
+
+	session_require_arg(fcinfo, 0, name);
+	text = session_jsonb_arg(fcinfo, 0);
+	if (!json_is_object(session_parse(text)))
+		ereport(ERROR,
+				(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
+				 errmsg("argument \"%s\" is not a JSON object", name)));
+	return text;
+}
+
+/* set_config(config jsonb, server name): replaces all */
+Datum
+accessreq_set_config(PG_FUNCTION_ARGS)
+{
+	char	   *config = config_arg(fcinfo, "config");
+	Session    *session = session_open(fcinfo, 1, CurTransactionContext);
+	Datum		answer = put_config(session, "set_config", config);
+
+	session_close(session);
+	return answer;
+}
+
+static void append_merged(StringInfo buf, const JsonValue *base, const JsonValue *patch,
+						  const Tenant *tenant);
+
+static void
+append_merged_object(StringInfo buf, const JsonValue *base, const JsonValue *patch,
+					 const Tenant *tenant)
+{
+	const char *separator = "";
+
+	appendStringInfoChar(buf, '{');
+	for (const JsonValue *m = json_first(base); m != NULL; m = json_next(m))
+	{
+		const JsonValue *other = json_get(patch, json_key(m));
+
+		appendStringInfoString(buf, separator);
+		separator = ",";
+		json_append_string(buf, json_key(m));
+		appendStringInfoChar(buf, ':');
+		append_merged(buf, m, other, tenant);
+	}
+	for (const JsonValue *m = json_first(patch); m != NULL; m = json_next(m))
+	{
+		if (json_get(base, json_key(m)) != NULL)
+			continue;
+		ereport(ERROR,
+				(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
+				 errmsg("the configuration of server \"%s\" has no key \"%s\"",
+						tenant->server, api_error_text(json_key(m))),
+				 errdetail("It may belong to another API version than \"%s\".",
+						   tenant_api_names[tenant->api]),
+				 errhint("SELECT accessreq.get_config() shows the keys that there are.")));
+	}
+	appendStringInfoChar(buf, '}');
+}
+
+/* Objects merge, everything else replaces; "patch" NULL leaves as it is. */
+static void
+append_merged(StringInfo buf, const JsonValue *base, const JsonValue *patch,
+			  const Tenant *tenant)
+{
+	if (patch == NULL)
+		appendStringInfoString(buf, json_print(base));
+	else if (json_is_object(base) && json_is_object(patch))
+		append_merged_object(buf, base, patch, tenant);
+	else
+		appendStringInfoString(buf, json_print(patch));
+}
+
+/* merge_config(patch jsonb, server name) */
+Datum
+accessreq_merge_config(PG_FUNCTION_ARGS)
+{
+	const JsonValue *patch = session_parse(config_arg(fcinfo, "patch"));
+	Session    *session = session_open(fcinfo, 1, CurTransactionContext);
+	const JsonValue *base;
+	HttpResponse *response;
+	const char *problem;
+	StringInfoData merged;
+	CallSpec	spec;
+	Datum		answer;
+
+	api_get_config(&spec, session->tenant);
+	response = call_response(call_run_or_raise(session->calls, &spec));
+	json_clean(response->body, response->body_len);
+	base = json_parse(response->body, response->body_len, CurrentMemoryContext, &problem);
+	if (!json_is_object(base))
+		api_error_raise(api_error_bad_answer(session->tenant, spec.what, response,
+											 "it is no JSON object", false));
+	initStringInfo(&merged);
+	append_merged(&merged, base, patch, session->tenant);
+	answer = put_config(session, "merge_config", merged.data);
+	session_close(session);
+	return answer;
+}
+
+/* ---------------------------------------------------------------- refresh, sync */
+
+static void
+put_refreshed(void *arg, const StoreOutcome *outcome)
+{
+	FunctionCallInfo fcinfo = (FunctionCallInfo) arg;
+	Datum		values[4] = {0};
+	bool		nulls[4] = {0};
+
+	values[0] = server_text_or_null(outcome->account_activity_item_id, &nulls[0]);
+	values[1] = server_text_or_null(outcome->access_request_id, &nulls[1]);
+	values[2] = server_text_or_null(outcome->old_state, &nulls[2]);
+	values[3] = server_text_or_null(outcome->new_state, &nulls[3]);
+	put_row(fcinfo, values, nulls);
+}
+
+static void
+require_token(Session *session)
+{
+	const ApiError *error = call_fetch_token(session->calls, session->tenant);
+
+	if (error != NULL)
+		api_error_raise(error);
+}
+
+/* refresh(access_request_ids text[], server name) */
+Datum
+accessreq_refresh(PG_FUNCTION_ARGS)
+{
+	int			nids;
+	char	  **ids = session_ids_arg(fcinfo, 0, &nids);
+	Session    *session;
+
+	PreventCommandDuringRecovery("accessreq.refresh()");
+	PreventCommandIfReadOnly("accessreq.refresh()");
+	InitMaterializedSRF(fcinfo, 0);
+	session = session_open(fcinfo, 1, CurTransactionContext);
+	if (nids > 0)
+	{
+		require_token(session);
+		SPI_connect();
+		job_check_tenant(session->tenant, token_tenant(session->tenant));
+		loop_refresh(session->tenant, session->calls, (const char *const *) ids, nids,
+					 put_refreshed, fcinfo);
+		SPI_finish();
+	}
+	session_close(session);
+	return (Datum) 0;
+}
+
+typedef struct SyncNotice
+{
+	int64		started;
+	int64		last;
+	int64		seen_before;	/* by the run that this one takes up */
+} SyncNotice;
+
+static int64
+now_us(void)
+{
+	instr_time	now;
+
+	INSTR_TIME_SET_CURRENT(now);
+	return (int64) INSTR_TIME_GET_MICROSEC(now);
+}
+
+/* 12500 as "12,500". */
+static char *
+grouped(int64 n)
+{
+	char	   *digits = psprintf(INT64_FORMAT, n);
+	int			len = strlen(digits);
+	StringInfoData buf;
+
+	initStringInfo(&buf);
+	for (int i = 0; i < len; i++)
+	{
+		if (i > 0 && (len - i) % 3 == 0)
+			appendStringInfoChar(&buf, ',');
+		appendStringInfoChar(&buf, digits[i]);
+	}
+	return buf.data;
+}
+
+static void
+sync_progress(void *arg, const JobRun *run, PullProgress p)
+{
+	SyncNotice *notice = (SyncNotice *) arg;
+	int64		now = now_us();
+	double		rate;
+
+	if (now - notice->last < NOTICE_INTERVAL_US)
+		return;
+	notice->last = now;
+	rate = (double) (p.seen - notice->seen_before) * USECS_PER_SEC / (now - notice->started);
+	if (p.total >= p.seen && p.total > 0 && rate > 0)
+		ereport(NOTICE,
+				(errcode(ERRCODE_SUCCESSFUL_COMPLETION),
+				 errmsg("pulled %s of %s (%d%%), %s rows/s, %.0f s left",
+						grouped(p.seen), grouped(p.total), (int) (p.seen * 100 / p.total),
+						grouped((int64) rate), (p.total - p.seen) / rate)));
+	else
+		ereport(NOTICE,
+				(errcode(ERRCODE_SUCCESSFUL_COMPLETION),
+				 errmsg("pulled %s, %s rows/s", grouped(p.seen), grouped((int64) rate))));
+}
+
+static void
+sync_commit(void *arg)
+{
+	SPI_commit();
+}
+
+/* 25001 wherever a page could not be committed. */
+static void
+check_may_commit(FunctionCallInfo fcinfo)
+{
+	bool		atomic = fcinfo->context == NULL || !IsA(fcinfo->context, CallContext) ||
+		((CallContext *) fcinfo->context)->atomic;
+
+	if (atomic || IsSubTransaction())
+		ereport(ERROR,
+				(errcode(ERRCODE_ACTIVE_SQL_TRANSACTION),
+				 errmsg("accessreq.sync cannot run inside a transaction block, a function or an EXCEPTION block"),
+				 errdetail("It commits each page together with its place in the pull."),
+				 errhint("CALL it on its own, with autocommit on.")));
+}
+
+/* One pull of a server at a time: wait for the one before us, and say so. */
+static void
+lock_pull(const Tenant *tenant)
+{
+	int			pid;
+
+	if (store_lock_pull(tenant->serverid, false))
+		return;
+	pid = job_running_pid(tenant->server);
+	SPI_commit();
+	ereport(NOTICE,
+			(errcode(ERRCODE_SUCCESSFUL_COMPLETION),
+			 pid != 0 ?
+			 errmsg("waiting for the pull of server \"%s\" by process %d to end", tenant->server, pid) :
+			 errmsg("waiting for another pull of server \"%s\" to end", tenant->server)));
+	(void) store_lock_pull(tenant->serverid, true);
+}
+
+static void
+report_result(const JobRun *run)
+{
+	ereport(NOTICE,
+			(errcode(ERRCODE_SUCCESSFUL_COMPLETION),
+			 errmsg("pulled %s rows: %s new, %s changed%s",
+					grouped(run->counts.seen), grouped(run->counts.added),
+					grouped(run->counts.changed),
+					run->counts.quarantined > 0 ?
+					psprintf(", %s quarantined", grouped(run->counts.quarantined)) : "")));
+}
+
+/*
+ * sync(server name, full_scan bool): pull now, in this session.  Commits page
+ * by page, so nothing is held while it waits for the tenant.
+ */
+Datum
+accessreq_sync(PG_FUNCTION_ARGS)
+{
+	Session    *session;
+	JobRun	   *run;
+	SyncNotice	notice;
+	LoopHost	host = {sync_commit, sync_progress, &notice};
+	bool		full_scan = !PG_ARGISNULL(1) && PG_GETARG_BOOL(1);
+	MemoryContext cxt = AllocSetContextCreate(PortalContext, "accessreq sync",
+											  ALLOCSET_DEFAULT_SIZES);
+	MemoryContext old = MemoryContextSwitchTo(cxt);
+
+	check_may_commit(fcinfo);
+	PreventCommandDuringRecovery("accessreq.sync");
+	session = session_open(fcinfo, 0, cxt);
+	SPI_connect_ext(SPI_OPT_NONATOMIC);
+	MemoryContextSwitchTo(cxt);
+	/* from here on nothing is held while we wait, but the pull's lock */
+	SPI_commit();
+	lock_pull(session->tenant);
+	require_token(session);
+	run = job_begin(session->tenant, token_tenant(session->tenant), full_scan);
+	SPI_commit();
+	notice.started = notice.last = now_us();
+	notice.seen_before = pull_progress(pull_create(run->cursor)).seen;
+	loop_pull(session->tenant, session->calls, run, &host);
+	store_unlock_pull(session->tenant->serverid);
+	report_result(run);
+	SPI_finish();
+	MemoryContextSwitchTo(old);
+	MemoryContextDelete(cxt);
+	PG_RETURN_VOID();
+}

@@ -1,0 +1,940 @@
+/*-------------------------------------------------------------------------
+ *
+ * http.c
+ *	  HTTP requests that are started and then waited for, any of several.
+ *
+ * libcurl's multi interface drives the transfers; a WaitEventSet on our latch,
+ * postmaster death and libcurl's sockets does the waiting, so that a backend
+ * in here answers a cancel as quickly as one that waits for a lock.
+ *
+ * Rules that hold all through this file:
+ *
+ * - All signals are blocked around every call of libcurl.  Its resolver thread
+ *	 inherits the mask of the thread that starts it, and would otherwise run
+ *	 PostgreSQL's signal handlers, which are not made for a second thread.
+ *
+ * - Nothing may be thrown out of a callback of libcurl: a longjmp leaves the
+ *	 library in a state in which it refuses even to clean up.  Callbacks touch
+ *	 malloc'd memory, note what is wrong, and return short; errors are raised
+ *	 after libcurl has returned.
+ *
+ * - A body is handed out once.  libcurl repeats a request by itself when a
+ *	 connection that it reused turns out to be dead, POST included; refusing to
+ *	 rewind the body makes it report the failure instead, and whether to send
+ *	 again is decided where it is known what the request means.
+ *
+ *-------------------------------------------------------------------------
+ */
+#include "postgres.h"
+
+#include <curl/curl.h>
+#include <pthread.h>
+#include <signal.h>
+#include <sys/socket.h>
+#include <unistd.h>
+
+#include "compat.h"
+#include "http.h"
+#include "lib/ilist.h"
+#include "miscadmin.h"
+#include "pgstat.h"
+#include "portability/instr_time.h"
+#include "storage/fd.h"
+#include "utils/datetime.h"
+#include "utils/memutils.h"
+#include "utils/timestamp.h"
+
+/*
+ * Idle connections kept for reuse.  A process talks to a tenant or two, with
+ * a handful of requests at once; more would only hold descriptors.
+ */
+#define MAX_IDLE_CONNECTIONS 8
+
+/*
+ * An idle connection older than this is not used again: load balancers close
+ * theirs after 60 s, and a POST that meets the closing cannot be repeated.
+ */
+#define MAX_IDLE_SECONDS 50L
+
+/* Sockets libcurl may ask us to watch; connections and resolvers. */
+#define MAX_SOCKETS 64
+
+/* Bytes of header lines an answer may have; real ones stay under 8 kB. */
+#define MAX_HEADER_BYTES (256 * 1024)
+
+/* First allocation for a body; most answers fit, pages grow from there. */
+#define INITIAL_BODY_BYTES 8192
+
+/* Latch and postmaster death, besides the sockets. */
+#define EXTRA_EVENTS 2
+
+/* Look at interrupts and timers at least this often. */
+#define MAX_WAIT_MS 60000L
+
+struct HttpSet
+{
+	MemoryContext cxt;
+	MemoryContextCallback callback;
+	dlist_head	requests;		/* of HttpRequest.node */
+};
+
+struct HttpRequest
+{
+	dlist_node	node;
+	HttpSet    *set;
+	void	   *tag;
+	CURL	   *easy;
+	struct curl_slist *headers;
+	char	   *body;			/* of the request, malloc'd */
+	size_t		body_len;
+	size_t		body_sent;
+	bool		added;			/* is "easy" in the multi handle? */
+	bool		done;
+	bool		taken;			/* returned by http_wait()? */
+	bool		too_large;
+	bool		no_memory;
+	size_t		header_bytes;
+	size_t		body_alloc;
+	size_t		max_response;
+	char		errbuf[CURL_ERROR_SIZE];
+	HttpResponse response;
+};
+
+/* What libcurl wants watched. */
+typedef struct WatchedSocket
+{
+	curl_socket_t fd;
+	uint32		events;			/* WL_SOCKET_* */
+	int			pos;			/* in the wait event set */
+} WatchedSocket;
+
+/*
+ * All of this belongs to the process: connections outlive statements.  The
+ * wait event set does too; a resource owner would take it away at the end of
+ * each transaction.
+ */
+static CURLM *multi = NULL;
+static WatchedSocket sockets[MAX_SOCKETS];
+static int	nsockets = 0;
+static bool sockets_changed = true;
+static WaitEventSet *wait_set = NULL;
+static bool timer_armed = false;
+static instr_time timer_set;
+static long timer_ms = 0;
+
+/* ---------------------------------------------------------------- signals */
+
+static void
+block_signals(sigset_t *saved)
+{
+	sigset_t	all;
+
+	sigfillset(&all);
+	pthread_sigmask(SIG_SETMASK, &all, saved);
+}
+
+static void
+restore_signals(const sigset_t *saved)
+{
+	pthread_sigmask(SIG_SETMASK, saved, NULL);
+}
+
+/* -------------------------------------------------------------- callbacks */
+
+static WatchedSocket *
+find_socket(curl_socket_t fd)
+{
+	for (int i = 0; i < nsockets; i++)
+	{
+		if (sockets[i].fd == fd)
+			return &sockets[i];
+	}
+	return NULL;
+}
+
+/* CURLMOPT_SOCKETFUNCTION: libcurl tells which sockets to watch, for what. */
+static int
+on_socket(CURL *easy, curl_socket_t fd, int what, void *arg, void *socket_arg)
+{
+	WatchedSocket *s = find_socket(fd);
+	uint32		events = 0;
+
+	if (what == CURL_POLL_REMOVE)
+	{
+		if (s != NULL)
+		{
+			*s = sockets[--nsockets];
+			sockets_changed = true;
+		}
+		return 0;
+	}
+	if (what & CURL_POLL_IN)
+		events |= WL_SOCKET_READABLE;
+	if (what & CURL_POLL_OUT)
+		events |= WL_SOCKET_WRITEABLE;
+	if (s == NULL)
+	{
+		if (nsockets >= MAX_SOCKETS)
+			return -1;
+		s = &sockets[nsockets++];
+		s->fd = fd;
+		sockets_changed = true;
+	}
+	else if (s->events != events)
+		sockets_changed = true;
+	s->events = events;
+	return 0;
+}
+
+/* CURLMOPT_TIMERFUNCTION: call us again in timeout_ms, or never (-1). */
+static int
+on_timer(CURLM *m, long timeout_ms, void *arg)
+{
+	timer_armed = (timeout_ms >= 0);
+	timer_ms = timeout_ms;
+	if (timer_armed)
+		INSTR_TIME_SET_CURRENT(timer_set);
+	return 0;
+}
+
+/*
+ * CURLOPT_OPENSOCKETFUNCTION: fd.c must know of descriptors that are not its
+ * own, or it runs out of them.
+ */
+static curl_socket_t
+on_open_socket(void *arg, curlsocktype purpose, struct curl_sockaddr *address)
+{
+	curl_socket_t fd;
+
+	if (!AcquireExternalFD())
+		return CURL_SOCKET_BAD;
+	fd = socket(address->family, address->socktype | SOCK_CLOEXEC,
+				address->protocol);
+	if (fd == CURL_SOCKET_BAD)
+		ReleaseExternalFD();
+	return fd;
+}
+
+static int
+on_close_socket(void *arg, curl_socket_t fd)
+{
+	ReleaseExternalFD();
+	return close(fd);
+}
+
+/* CURLOPT_READFUNCTION: the body of the request, once. */
+static size_t
+on_read(char *buffer, size_t size, size_t nitems, void *arg)
+{
+	HttpRequest *r = (HttpRequest *) arg;
+	size_t		n = Min(size * nitems, r->body_len - r->body_sent);
+
+	memcpy(buffer, r->body + r->body_sent, n);
+	r->body_sent += n;
+	r->response.sent = true;
+	return n;
+}
+
+/* CURLOPT_SEEKFUNCTION: see the third rule at the head of this file. */
+static int
+on_seek(void *arg, curl_off_t offset, int origin)
+{
+	HttpRequest *r = (HttpRequest *) arg;
+
+	if (r->body_sent == 0 && offset == 0 && origin == SEEK_SET)
+		return CURL_SEEKFUNC_OK;
+	return CURL_SEEKFUNC_FAIL;
+}
+
+/* CURLOPT_WRITEFUNCTION: the body of the answer, inflated, up to the limit. */
+static size_t
+on_write(char *data, size_t size, size_t nmemb, void *arg)
+{
+	HttpRequest *r = (HttpRequest *) arg;
+	HttpResponse *resp = &r->response;
+	size_t		n = size * nmemb;
+
+	if (n > r->max_response - resp->body_len)
+	{
+		r->too_large = true;
+		return 0;
+	}
+	if (resp->body_len + n + 1 > r->body_alloc)
+	{
+		size_t		want = Max(r->body_alloc * 2, INITIAL_BODY_BYTES);
+		char	   *bigger;
+
+		while (want < resp->body_len + n + 1)
+			want *= 2;
+		bigger = realloc(resp->body, want);
+		if (bigger == NULL)
+		{
+			r->no_memory = true;
+			return 0;
+		}
+		resp->body = bigger;
+		r->body_alloc = want;
+	}
+	memcpy(resp->body + resp->body_len, data, n);
+	resp->body_len += n;
+	resp->body[resp->body_len] = '\0';
+	return n;
+}
+
+/*
+ * Copy a header's value, trimmed.  Bytes that are not printable ASCII become
+ * question marks: the value may end up in a message.
+ */
+static void
+copy_header(char *dst, const char *value, size_t len)
+{
+	size_t		n;
+
+	while (len > 0 && (*value == ' ' || *value == '\t'))
+		value++, len--;
+	while (len > 0 && strchr(" \t\r\n", value[len - 1]) != NULL)
+		len--;
+	n = Min(len, HTTP_HEADER_LEN - 1);
+	for (size_t i = 0; i < n; i++)
+		dst[i] = (value[i] >= 0x20 && value[i] < 0x7f) ? value[i] : '?';
+	dst[n] = '\0';
+}
+
+static bool
+header_is(const char *name, const char *line, size_t colon)
+{
+	return strlen(name) == colon && pg_strncasecmp(name, line, colon) == 0;
+}
+
+/* An answer begins: forget the headers of the 100 or the proxy's 200 before. */
+static void
+reset_headers(HttpResponse *resp)
+{
+	resp->total_count = -1;
+	resp->date = DT_NOBEGIN;
+	resp->retry_after[0] = '\0';
+	resp->tracking_id[0] = '\0';
+	resp->content_type[0] = '\0';
+	resp->deprecated = false;
+}
+
+static void
+note_header(HttpResponse *resp, const char *line, size_t n, size_t colon)
+{
+	const char *value = line + colon + 1;
+	size_t		len = n - colon - 1;
+	char		text[HTTP_HEADER_LEN];
+
+	if (header_is("X-Total-Count", line, colon))
+	{
+		char	   *end;
+
+		copy_header(text, value, len);
+		resp->total_count = strtoll(text, &end, 10);
+		if (end == text || *end != '\0' || resp->total_count < 0)
+			resp->total_count = -1;
+	}
+	else if (header_is("Retry-After", line, colon))
+		copy_header(resp->retry_after, value, len);
+	else if (header_is("SLPT-Request-ID", line, colon))
+		copy_header(resp->tracking_id, value, len);
+	else if (header_is("Content-Type", line, colon))
+		copy_header(resp->content_type, value, len);
+	else if (header_is("Deprecation", line, colon) ||
+			 header_is("X-Deprecated", line, colon))
+		resp->deprecated = true;
+	else if (header_is("Date", line, colon))
+	{
+		copy_header(text, value, len);
+		resp->date = http_parse_date(text);
+	}
+}
+
+/* CURLOPT_HEADERFUNCTION: one line a call. */
+static size_t
+on_header(char *line, size_t size, size_t nitems, void *arg)
+{
+	HttpRequest *r = (HttpRequest *) arg;
+	size_t		n = size * nitems;
+	const char *colon;
+
+	r->header_bytes += n;
+	if (r->header_bytes > MAX_HEADER_BYTES)
+	{
+		r->too_large = true;
+		return 0;
+	}
+	if (n >= 5 && memcmp(line, "HTTP/", 5) == 0)
+		reset_headers(&r->response);
+	else if ((colon = memchr(line, ':', n)) != NULL)
+		note_header(&r->response, line, n, colon - line);
+	return n;
+}
+
+/* ------------------------------------------------------- dates, encoding */
+
+/*
+ * IMF-fixdate, "Sun, 06 Nov 1994 08:49:37 GMT" (RFC 9110 5.6.7); the two
+ * obsolete forms are not sent by anyone we talk to.  Called from a callback:
+ * must not raise.
+ */
+TimestampTz
+http_parse_date(const char *text)
+{
+	static const char months[] = "JanFebMarAprMayJunJulAugSepOctNovDec";
+	int			day,
+				year,
+				hour,
+				min,
+				sec;
+	char		month[4];
+	const char *m;
+	int			days;
+
+	if (sscanf(text, "%*3s, %2d %3s %4d %2d:%2d:%2d GMT",
+			   &day, month, &year, &hour, &min, &sec) != 6)
+		return DT_NOBEGIN;
+	m = strlen(month) == 3 ? strstr(months, month) : NULL;
+	if (m == NULL || (m - months) % 3 != 0 || day < 1 || day > 31 ||
+		year < 1970 || year > 9999 || hour > 23 || min > 59 || sec > 60 ||
+		hour < 0 || min < 0 || sec < 0)
+		return DT_NOBEGIN;
+	days = date2j(year, (int) (m - months) / 3 + 1, day) - POSTGRES_EPOCH_JDATE;
+	return (((int64) days * 24 + hour) * 60 + min) * 60 * USECS_PER_SEC +
+		sec * USECS_PER_SEC;
+}
+
+char *
+http_encode(const char *text)
+{
+	static const char hex[] = "0123456789ABCDEF";
+	char	   *result = palloc(strlen(text) * 3 + 1);
+	char	   *p = result;
+
+	for (; *text; text++)
+	{
+		unsigned char c = (unsigned char) *text;
+
+		/* the unreserved characters of RFC 3986, and ASCII alone */
+		if ((c >= 'a' && c <= 'z') || (c >= 'A' && c <= 'Z') ||
+			(c >= '0' && c <= '9') || strchr("-._~", c) != NULL)
+			*p++ = c;
+		else
+		{
+			*p++ = '%';
+			*p++ = hex[c >> 4];
+			*p++ = hex[c & 15];
+		}
+	}
+	*p = '\0';
+	return result;
+}
+
+/* ------------------------------------------------------------- the process */
+
+/* Make the multi handle, at first use: never in the postmaster. */
+static void
+init_multi(void)
+{
+	sigset_t	saved;
+	bool		ok;
+
+	if (multi != NULL)
+		return;
+	block_signals(&saved);
+	ok = curl_global_init(CURL_GLOBAL_DEFAULT) == CURLE_OK;
+	if (ok && (multi = curl_multi_init()) != NULL)
+	{
+		curl_multi_setopt(multi, CURLMOPT_SOCKETFUNCTION, on_socket);
+		curl_multi_setopt(multi, CURLMOPT_TIMERFUNCTION, on_timer);
+		curl_multi_setopt(multi, CURLMOPT_MAXCONNECTS, (long) MAX_IDLE_CONNECTIONS);
+	}
+	restore_signals(&saved);
+	if (multi == NULL)
+		ereport(ERROR,
+				(errcode(ERRCODE_OUT_OF_MEMORY),
+				 errmsg("could not initialize the HTTP client library")));
+}
+
+/* Free what a request holds outside memory contexts.  Never raises. */
+static void
+release_request(HttpRequest *r)
+{
+	sigset_t	saved;
+
+	block_signals(&saved);
+	if (r->easy != NULL)
+	{
+		if (r->added)
+			curl_multi_remove_handle(multi, r->easy);
+		r->added = false;
+		curl_easy_cleanup(r->easy);
+		r->easy = NULL;
+	}
+	/* these hold the token and, for the token's own request, the secret */
+	for (struct curl_slist *h = r->headers; h != NULL; h = h->next)
+		explicit_bzero(h->data, strlen(h->data));
+	curl_slist_free_all(r->headers);
+	r->headers = NULL;
+	restore_signals(&saved);
+
+	if (r->body != NULL)
+	{
+		explicit_bzero(r->body, r->body_len);
+		free(r->body);
+		r->body = NULL;
+	}
+	if (r->response.body != NULL)
+	{
+		/* answers hold tokens and personal data */
+		explicit_bzero(r->response.body, r->response.body_len);
+		free(r->response.body);
+		r->response.body = NULL;
+	}
+}
+
+static void
+release_set(void *arg)
+{
+	HttpSet    *set = (HttpSet *) arg;
+	dlist_mutable_iter iter;
+
+	dlist_foreach_modify(iter, &set->requests)
+	{
+		HttpRequest *r = dlist_container(HttpRequest, node, iter.cur);
+
+		dlist_delete(&r->node);
+		release_request(r);
+	}
+}
+
+HttpSet *
+http_open(MemoryContext parent)
+{
+	MemoryContext cxt;
+	HttpSet    *set;
+
+	init_multi();
+	cxt = AllocSetContextCreate(parent, "accessreq HTTP requests",
+								ALLOCSET_SMALL_SIZES);
+	set = MemoryContextAllocZero(cxt, sizeof(HttpSet));
+	set->cxt = cxt;
+	dlist_init(&set->requests);
+	set->callback.func = release_set;
+	set->callback.arg = set;
+	MemoryContextRegisterResetCallback(cxt, &set->callback);
+	return set;
+}
+
+void
+http_close(HttpSet *set)
+{
+	MemoryContextDelete(set->cxt);
+}
+
+/* ---------------------------------------------------------------- starting */
+
+/* Append a header; the caller has signals blocked.  False without memory. */
+static bool
+add_header(HttpRequest *r, const char *line)
+{
+	struct curl_slist *longer = curl_slist_append(r->headers, line);
+
+	if (longer == NULL)
+		return false;
+	r->headers = longer;
+	return true;
+}
+
+static char *
+header_line(const char *name, const char *value)
+{
+	if (strpbrk(value, "\r\n") != NULL)
+		ereport(ERROR,
+				(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
+				 errmsg("a value for the HTTP header \"%s\" holds a line break", name)));
+	return psprintf("%s: %s", name, value);
+}
+
+/* Everything that is the same for all requests. */
+static bool
+set_fixed_options(HttpRequest *r, const HttpSpec *spec)
+{
+	CURL	   *e = r->easy;
+	bool		https = pg_strncasecmp(spec->url, "https://", 8) == 0;
+	int			bad = 0;
+
+#define OPT(option, value) (bad |= (curl_easy_setopt(e, option, value) != CURLE_OK))
+	OPT(CURLOPT_NOSIGNAL, 1L);
+	OPT(CURLOPT_NOPROGRESS, 1L);
+	OPT(CURLOPT_FOLLOWLOCATION, 0L);	/* the token would follow */
+#if LIBCURL_VERSION_NUM >= 0x075500
+	OPT(CURLOPT_PROTOCOLS_STR, https ? "https" : "http");
+#else
+	OPT(CURLOPT_PROTOCOLS, https ? CURLPROTO_HTTPS : CURLPROTO_HTTP);
+#endif
+#if LIBCURL_VERSION_NUM >= 0x075700
+	OPT(CURLOPT_QUICK_EXIT, 1L);	/* do not join a stuck resolver thread */
+#endif
+	OPT(CURLOPT_HTTP_VERSION, (long) CURL_HTTP_VERSION_1_1);
+	OPT(CURLOPT_SSLVERSION, (long) CURL_SSLVERSION_TLSv1_2);
+	OPT(CURLOPT_SSL_VERIFYPEER, 1L);
+	OPT(CURLOPT_SSL_VERIFYHOST, 2L);
+	OPT(CURLOPT_NETRC, (long) CURL_NETRC_IGNORED);
+	OPT(CURLOPT_ACCEPT_ENCODING, "gzip");
+	OPT(CURLOPT_TCP_NODELAY, 1L);
+	OPT(CURLOPT_MAXAGE_CONN, MAX_IDLE_SECONDS);
+	OPT(CURLOPT_BUFFERSIZE, 256L * 1024);	/* pages have some 600 kB */
+	OPT(CURLOPT_OPENSOCKETFUNCTION, on_open_socket);
+	OPT(CURLOPT_CLOSESOCKETFUNCTION, on_close_socket);
+	OPT(CURLOPT_WRITEFUNCTION, on_write);
+	OPT(CURLOPT_WRITEDATA, r);
+	OPT(CURLOPT_HEADERFUNCTION, on_header);
+	OPT(CURLOPT_HEADERDATA, r);
+	OPT(CURLOPT_ERRORBUFFER, r->errbuf);
+	OPT(CURLOPT_PRIVATE, r);
+	OPT(CURLOPT_URL, spec->url);
+	OPT(CURLOPT_USERAGENT, spec->user_agent);
+	OPT(CURLOPT_PROXY, spec->proxy ? spec->proxy : "");
+	if (spec->ca_file)
+		OPT(CURLOPT_CAINFO, spec->ca_file);
+	OPT(CURLOPT_CONNECTTIMEOUT_MS, Max(spec->connect_timeout_ms, 1L));
+	OPT(CURLOPT_TIMEOUT_MS, Max(spec->timeout_ms, 1L));
+	if (spec->body != NULL)
+	{
+		OPT(CURLOPT_POST, 1L);
+		OPT(CURLOPT_POSTFIELDSIZE_LARGE, (curl_off_t) spec->body_len);
+		OPT(CURLOPT_READFUNCTION, on_read);
+		OPT(CURLOPT_READDATA, r);
+		OPT(CURLOPT_SEEKFUNCTION, on_seek);
+		OPT(CURLOPT_SEEKDATA, r);
+	}
+	if (strcmp(spec->method, spec->body ? "POST" : "GET") != 0)
+		OPT(CURLOPT_CUSTOMREQUEST, spec->method);
+#undef OPT
+	return !bad;
+}
+
+/* The part of http_start() that runs with signals blocked: must not raise. */
+static bool
+start_easy(HttpRequest *r, const HttpSpec *spec,
+		   const char *const *lines, int nlines)
+{
+	int			running;
+
+	r->easy = curl_easy_init();
+	if (r->easy == NULL)
+		return false;
+	if (spec->body != NULL)
+	{
+		r->body = malloc(spec->body_len + 1);
+		if (r->body == NULL)
+			return false;
+		memcpy(r->body, spec->body, spec->body_len);
+		r->body_len = spec->body_len;
+	}
+	for (int i = 0; i < nlines; i++)
+	{
+		if (!add_header(r, lines[i]))
+			return false;
+	}
+	if (!set_fixed_options(r, spec) ||
+		curl_easy_setopt(r->easy, CURLOPT_HTTPHEADER, r->headers) != CURLE_OK)
+		return false;
+	if (curl_multi_add_handle(multi, r->easy) != CURLM_OK)
+		return false;
+	r->added = true;
+	/* off it goes, over a connection that is there: nobody may wait yet */
+	curl_multi_socket_action(multi, CURL_SOCKET_TIMEOUT, 0, &running);
+	return true;
+}
+
+HttpRequest *
+http_start(HttpSet *set, const HttpSpec *spec, void *tag)
+{
+	HttpRequest *r = MemoryContextAllocZero(set->cxt, sizeof(HttpRequest));
+	const char *lines[5];
+	char	   *authorization = NULL;
+	int			n = 0;
+	sigset_t	saved;
+	bool		ok;
+
+	r->set = set;
+	r->tag = tag;
+	r->max_response = spec->max_response;
+	r->response.sent_at = GetCurrentTimestamp();
+	reset_headers(&r->response);
+
+	lines[n++] = "Accept: application/json";
+	/* no "Expect: 100-continue": it costs a round trip and gateways differ */
+	lines[n++] = "Expect:";
+	if (spec->bearer != NULL)
+		lines[n++] = authorization =
+			header_line("Authorization", psprintf("Bearer %s", spec->bearer));
+	if (spec->content_type != NULL)
+		lines[n++] = header_line("Content-Type", spec->content_type);
+	if (spec->header != NULL)
+		lines[n++] = spec->header;
+
+	dlist_push_tail(&set->requests, &r->node);
+	block_signals(&saved);
+	ok = start_easy(r, spec, lines, n);
+	restore_signals(&saved);
+	if (authorization != NULL)
+	{
+		explicit_bzero(authorization, strlen(authorization));
+		pfree(authorization);
+	}
+	if (!ok)
+	{
+		http_free(r);
+		ereport(ERROR,
+				(errcode(ERRCODE_OUT_OF_MEMORY),
+				 errmsg("could not start an HTTP request"),
+				 errdetail("The HTTP client library refused it, or memory ran out.")));
+	}
+	return r;
+}
+
+void *
+http_tag(HttpRequest *request)
+{
+	return request->tag;
+}
+
+HttpResponse *
+http_response(HttpRequest *request)
+{
+	return &request->response;
+}
+
+void
+http_free(HttpRequest *request)
+{
+	dlist_delete(&request->node);
+	release_request(request);
+	pfree(request);
+}
+
+/* ----------------------------------------------------------------- waiting */
+
+static HttpFailure
+classify(const HttpRequest *r, CURLcode code)
+{
+	if (r->too_large)
+		return HTTP_FAILED_TOO_LARGE;
+	if (r->no_memory)
+		return HTTP_FAILED_LOCAL;
+	switch (code)
+	{
+		case CURLE_OK:
+			return HTTP_ANSWERED;
+		case CURLE_COULDNT_RESOLVE_HOST:
+			return HTTP_FAILED_RESOLVE;
+		case CURLE_COULDNT_CONNECT:
+			return HTTP_FAILED_CONNECT;
+		case CURLE_COULDNT_RESOLVE_PROXY:
+		case CURLE_PROXY:
+			return HTTP_FAILED_PROXY;
+		case CURLE_SSL_CONNECT_ERROR:
+		case CURLE_PEER_FAILED_VERIFICATION:
+		case CURLE_SSL_ISSUER_ERROR:
+		case CURLE_SSL_CIPHER:
+		case CURLE_SSL_INVALIDCERTSTATUS:
+		case CURLE_SSL_PINNEDPUBKEYNOTMATCH:
+			return HTTP_FAILED_TLS;
+		case CURLE_OPERATION_TIMEDOUT:
+			return HTTP_FAILED_TIMEOUT;
+		case CURLE_OUT_OF_MEMORY:
+		case CURLE_FAILED_INIT:
+		case CURLE_SSL_CACERT_BADFILE:
+		case CURLE_SSL_ENGINE_NOTFOUND:
+		case CURLE_SSL_ENGINE_SETFAILED:
+		case CURLE_URL_MALFORMAT:
+		case CURLE_UNSUPPORTED_PROTOCOL:
+			return HTTP_FAILED_LOCAL;
+		default:
+			return HTTP_FAILED_BROKEN;
+	}
+}
+
+/* A transfer has ended: note how.  Signals are blocked; must not raise. */
+static void
+finish_transfer(HttpRequest *r, CURLcode code)
+{
+	HttpResponse *resp = &r->response;
+	long		status = 0;
+	const char *words;
+
+	curl_easy_getinfo(r->easy, CURLINFO_RESPONSE_CODE, &status);
+	resp->status = (int) status;
+	resp->failure = classify(r, code);
+	words = r->errbuf[0] ? r->errbuf : curl_easy_strerror(code);
+	if (resp->failure != HTTP_ANSWERED)
+		strlcpy(resp->error, words, sizeof(resp->error));
+	if (resp->failure == HTTP_ANSWERED && resp->body == NULL)
+	{
+		resp->body = calloc(1, 1);
+		if (resp->body == NULL)
+			resp->failure = HTTP_FAILED_LOCAL;
+	}
+	/* give the connection back to the cache at once */
+	curl_multi_remove_handle(multi, r->easy);
+	r->added = false;
+	r->done = true;
+}
+
+/* Take note of the transfers that have ended, of all sets. */
+static void
+reap(void)
+{
+	CURLMsg    *msg;
+	int			left;
+
+	while ((msg = curl_multi_info_read(multi, &left)) != NULL)
+	{
+		HttpRequest *r = NULL;
+
+		if (msg->msg != CURLMSG_DONE)
+			continue;
+		curl_easy_getinfo(msg->easy_handle, CURLINFO_PRIVATE, (char **) &r);
+		finish_transfer(r, msg->data.result);
+	}
+}
+
+static HttpRequest *
+take_done(HttpSet *set)
+{
+	dlist_iter	iter;
+
+	dlist_foreach(iter, &set->requests)
+	{
+		HttpRequest *r = dlist_container(HttpRequest, node, iter.cur);
+
+		if (r->done && !r->taken)
+		{
+			r->taken = true;
+			return r;
+		}
+	}
+	return NULL;
+}
+
+/* Milliseconds until libcurl's timer, -1 without one. */
+static long
+timer_left(void)
+{
+	instr_time	now;
+
+	if (!timer_armed)
+		return -1;
+	INSTR_TIME_SET_CURRENT(now);
+	INSTR_TIME_SUBTRACT(now, timer_set);
+	return Max(timer_ms - (long) INSTR_TIME_GET_MILLISEC(now), 0L);
+}
+
+/*
+ * The wait event set for the sockets of this moment.  An event cannot be
+ * removed from a set, so it is made anew whenever libcurl changes its mind: a
+ * few times a request, some microseconds each.
+ */
+static void
+prepare_wait_set(void)
+{
+	if (wait_set != NULL && !sockets_changed)
+		return;
+	if (wait_set != NULL)
+	{
+		WaitEventSet *old = wait_set;
+
+		wait_set = NULL;
+		FreeWaitEventSet(old);
+	}
+	sockets_changed = true;		/* until it is complete */
+	wait_set = compat_create_wait_event_set(nsockets + EXTRA_EVENTS);
+	AddWaitEventToSet(wait_set, WL_LATCH_SET, PGINVALID_SOCKET, MyLatch, NULL);
+	AddWaitEventToSet(wait_set, WL_EXIT_ON_PM_DEATH, PGINVALID_SOCKET, NULL, NULL);
+	for (int i = 0; i < nsockets; i++)
+		sockets[i].pos = AddWaitEventToSet(wait_set, sockets[i].events,
+										   sockets[i].fd, NULL, NULL);
+	sockets_changed = false;
+}
+
+/* Let libcurl work on what happened; returns with the ended ones noted. */
+static void
+drive(const WaitEvent *events, int nevents, bool timer)
+{
+	sigset_t	saved;
+	int			running;
+
+	block_signals(&saved);
+	for (int i = 0; i < nevents; i++)
+	{
+		int			mask = 0;
+
+		if (events[i].fd == PGINVALID_SOCKET)
+			continue;
+		if (events[i].events & WL_SOCKET_READABLE)
+			mask |= CURL_CSELECT_IN;
+		if (events[i].events & WL_SOCKET_WRITEABLE)
+			mask |= CURL_CSELECT_OUT;
+		if (mask != 0)
+			curl_multi_socket_action(multi, events[i].fd, mask, &running);
+	}
+	if (timer)
+	{
+		timer_armed = false;
+		curl_multi_socket_action(multi, CURL_SOCKET_TIMEOUT, 0, &running);
+	}
+	reap();
+	restore_signals(&saved);
+}
+
+/* Wait once, at most max_ms, and let libcurl work. */
+static void
+wait_once(long max_ms)
+{
+	WaitEvent	events[MAX_SOCKETS + EXTRA_EVENTS];
+	long		timer = timer_left();
+	int			n;
+
+	prepare_wait_set();
+	if (timer >= 0)
+		max_ms = Min(max_ms, timer);
+	n = WaitEventSetWait(wait_set, max_ms, events, lengthof(events),
+						 compat_wait_event());
+	for (int i = 0; i < n; i++)
+	{
+		if (events[i].events & WL_LATCH_SET)
+			ResetLatch(MyLatch);
+	}
+	CHECK_FOR_INTERRUPTS();
+	drive(events, n, timer_left() == 0);
+}
+
+HttpRequest *
+http_wait(HttpSet *set, long timeout_ms)
+{
+	instr_time	start;
+
+	INSTR_TIME_SET_CURRENT(start);
+	for (;;)
+	{
+		HttpRequest *r;
+		instr_time	now;
+		long		left = MAX_WAIT_MS;
+
+		CHECK_FOR_INTERRUPTS();
+		if ((r = take_done(set)) != NULL)
+			return r;
+		if (timeout_ms >= 0)
+		{
+			INSTR_TIME_SET_CURRENT(now);
+			INSTR_TIME_SUBTRACT(now, start);
+			left = timeout_ms - (long) INSTR_TIME_GET_MILLISEC(now);
+			if (left <= 0)
+				return NULL;
+		}
+		wait_once(Min(left, MAX_WAIT_MS));
+	}
+}

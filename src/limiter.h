@@ -1,0 +1,47 @@
+/*-------------------------------------------------------------------------
+ *
+ * limiter.h
+ *	  The request budget: how many requests may leave in any 10 seconds, and
+ *	  until when a tenant told us to stay away.
+ *
+ *-------------------------------------------------------------------------
+ */
+#ifndef ACCESSREQ_LIMITER_H
+#define ACCESSREQ_LIMITER_H
+
+#include "postgres.h"
+
+/* What shares a budget: a client of an endpoint and an API version, hashed. */
+typedef struct LimiterKey
+{
+	uint64		a;
+	uint64		b;
+} LimiterKey;
+
+/*
+ * "who" is a client id, or a static token: of that only a hash with a key that
+ * lives as long as the server process reaches shared memory.
+ */
+extern LimiterKey limiter_key(const char *endpoint, const char *who, const char *api);
+
+/*
+ * Take one request out of the budget: 0 when it may leave now (and is counted),
+ * else how many microseconds to wait before asking again (nothing is counted).
+ */
+extern int64 limiter_take(LimiterKey key, int rate_limit);
+
+/* The tenant answered 429: nothing leaves for so long (capped at a day). */
+extern void limiter_block(LimiterKey key, int64 microseconds);
+
+/* For how long it is blocked, in microseconds, and how many requests are left
+ * in the budget of this moment (-1: no limit). */
+extern int64 limiter_blocked(LimiterKey key);
+extern int	limiter_left(LimiterKey key, int rate_limit);
+
+/* Do all processes share it? */
+extern bool limiter_is_shared(void);
+
+/* Shared memory; called from _PG_init when preloaded. */
+extern void limiter_init(void);
+
+#endif							/* ACCESSREQ_LIMITER_H */

@@ -1,0 +1,192 @@
+/*-------------------------------------------------------------------------
+ *
+ * session.c
+ *	  What the SQL-callable functions share.
+ *
+ *-------------------------------------------------------------------------
+ */
+#include "postgres.h"
+
+#include "accessreq.h"
+#include "catalog/pg_type.h"
+#include "common/hashfn.h"
+#include "compat.h"
+#include "lib/stringinfo.h"
+#include "mb/pg_wchar.h"
+#include "miscadmin.h"
+#include "session.h"
+#include "utils/array.h"
+#include "utils/builtins.h"
+#include "utils/hsearch.h"
+#include "utils/jsonb.h"
+#include "utils/memutils.h"
+
+/* Ids named in a log line; the number of the rest follows. */
+#define MAX_LOGGED_IDS 10
+
+Session *
+session_open(FunctionCallInfo fcinfo, int argno, MemoryContext parent)
+{
+	const char *name = PG_ARGISNULL(argno) ? NULL : NameStr(*PG_GETARG_NAME(argno));
+	Oid			userid = GetUserId();
+	Oid			serverid = tenant_resolve(name, userid);
+	MemoryContext cxt = AllocSetContextCreate(parent, "accessreq session",
+											  ALLOCSET_SMALL_SIZES);
+	Session    *session = MemoryContextAllocZero(cxt, sizeof(Session));
+
+	session->cxt = cxt;
+	session->tenant = tenant_open(serverid, userid, cxt);
+	session->calls = call_open(cxt);
+	return session;
+}
+
+void
+session_close(Session *session)
+{
+	MemoryContextDelete(session->cxt);
+}
+
+char *
+session_utf8(const char *text)
+{
+	/* always a copy: the caller may keep it longer than the argument */
+	return pstrdup(pg_server_to_any(text, strlen(text), PG_UTF8));
+}
+
+char *
+session_text_arg(FunctionCallInfo fcinfo, int argno)
+{
+	if (PG_ARGISNULL(argno))
+		return NULL;
+	return session_utf8(text_to_cstring(PG_GETARG_TEXT_PP(argno)));
+}
+
+char *
+session_jsonb_arg(FunctionCallInfo fcinfo, int argno)
+{
+	Jsonb	   *value;
+
+	if (PG_ARGISNULL(argno))
+		return NULL;
+	value = PG_GETARG_JSONB_P(argno);
+	return session_utf8(JsonbToCString(NULL, &value->root, VARSIZE(value)));
+}
+
+void
+session_require_arg(FunctionCallInfo fcinfo, int argno, const char *name)
+{
+	if (PG_ARGISNULL(argno))
+		ereport(ERROR,
+				(errcode(ERRCODE_NULL_VALUE_NOT_ALLOWED),
+				 errmsg("argument \"%s\" must not be null", name)));
+}
+
+/* Has this id been seen? */
+static bool
+is_new_id(HTAB *seen, char *id)
+{
+	bool		found;
+
+	/* a table of pointers, compared as strings */
+	(void) hash_search(seen, &id, HASH_ENTER, &found);
+	return !found;
+}
+
+static uint32
+hash_id(const void *key, Size size)
+{
+	const char *id = *(char *const *) key;
+
+	return string_hash(id, strlen(id) + 1);
+}
+
+static int
+match_id(const void *a, const void *b, Size size)
+{
+	return strcmp(*(char *const *) a, *(char *const *) b);
+}
+
+char **
+session_ids_arg(FunctionCallInfo fcinfo, int argno, int *nids)
+{
+	HASHCTL		ctl = {0};
+	HTAB	   *seen;
+	Datum	   *elements;
+	bool	   *nulls;
+	int			n;
+	char	  **ids;
+
+	*nids = 0;
+	if (PG_ARGISNULL(argno))
+		return NULL;
+	deconstruct_array(PG_GETARG_ARRAYTYPE_P(argno), TEXTOID, -1, false, TYPALIGN_INT,
+					  &elements, &nulls, &n);
+	ctl.keysize = sizeof(char *);
+	ctl.entrysize = sizeof(char *);
+	ctl.hash = hash_id;
+	ctl.match = match_id;
+	ctl.hcxt = CurrentMemoryContext;
+	seen = hash_create("accessreq ids", Max(n, 16), &ctl,
+					   HASH_ELEM | HASH_FUNCTION | HASH_COMPARE | HASH_CONTEXT);
+	ids = palloc(sizeof(char *) * Max(n, 1));
+	for (int i = 0; i < n; i++)
+	{
+		char	   *id;
+
+		if (nulls[i])
+			continue;
+		id = session_utf8(TextDatumGetCString(elements[i]));
+		if (id[0] == '\0')
+			ereport(ERROR,
+					(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
+					 errmsg("an id is empty")));
+		if (is_new_id(seen, id))
+			ids[(*nids)++] = id;
+	}
+	hash_destroy(seen);
+	return ids;
+}
+
+const JsonValue *
+session_parse(const char *text)
+{
+	const char *problem;
+	const JsonValue *value = json_parse(text, strlen(text), CurrentMemoryContext, &problem);
+
+	if (value == NULL)
+		ereport(ERROR,
+				(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
+				 errmsg("the value cannot be sent as JSON"),
+				 errdetail("%s", problem)));
+	return value;
+}
+
+void
+session_log_write(const Session *session, const char *function,
+				  const char *const *ids, int nids, const Call *call)
+{
+	StringInfoData buf;
+	const ApiError *error = call_error(call);
+	const HttpResponse *response = call_response(unconstify(Call *, call));
+	const char *tracking = error && error->tracking_id ? error->tracking_id :
+		response ? response->tracking_id : "";
+
+	if (!accessreq_log_writes)
+		return;
+	initStringInfo(&buf);
+	for (int i = 0; i < Min(nids, MAX_LOGGED_IDS); i++)
+		appendStringInfo(&buf, "%s%s", i > 0 ? ", " : "", api_error_text(ids[i]));
+	if (nids > MAX_LOGGED_IDS)
+		appendStringInfo(&buf, " and %d more", nids - MAX_LOGGED_IDS);
+	ereport(LOG,
+			(errcode(ERRCODE_SUCCESSFUL_COMPLETION),
+			 errmsg("accessreq.%s by role \"%s\" on server \"%s\": %s; ids: %s; tracking id: %s",
+					function, GetUserNameFromId(session->tenant->userid, false),
+					session->tenant->server,
+					error == NULL ? "accepted" :
+					error->outcome == API_LOST ? "answer lost" : "not accepted",
+					buf.len > 0 ? buf.data : "none",
+					tracking[0] ? tracking : "none"),
+			 errhidestmt(true)));
+	pfree(buf.data);
+}

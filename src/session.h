@@ -1,0 +1,50 @@
+/*-------------------------------------------------------------------------
+ *
+ * session.h
+ *	  What the SQL-callable functions share: the tenant that is meant, the
+ *	  calls of one statement, and arguments as UTF-8.
+ *
+ *-------------------------------------------------------------------------
+ */
+#ifndef ACCESSREQ_SESSION_H
+#define ACCESSREQ_SESSION_H
+
+#include "call.h"
+#include "fmgr.h"
+#include "json.h"
+#include "tenant.h"
+
+typedef struct Session
+{
+	const Tenant *tenant;
+	CallSet    *calls;
+	MemoryContext cxt;
+} Session;
+
+/*
+ * Open a session for the current role, in a context under "parent": the
+ * transaction's for an immediate call, so that a subtransaction's abort takes
+ * it down too.  "argno" is the argument "server"; NULL means the default.
+ */
+extern Session *session_open(FunctionCallInfo fcinfo, int argno, MemoryContext parent);
+extern void session_close(Session *session);
+
+/* An argument in UTF-8; NULL where it is null. */
+extern char *session_text_arg(FunctionCallInfo fcinfo, int argno);
+extern char *session_jsonb_arg(FunctionCallInfo fcinfo, int argno);
+extern char *session_utf8(const char *text);
+
+/* Ids: nulls skipped, each once, in their order.  Raises 22023 for an empty one. */
+extern char **session_ids_arg(FunctionCallInfo fcinfo, int argno, int *nids);
+
+/* Raises 22004 where an argument that is needed is null. */
+extern void session_require_arg(FunctionCallInfo fcinfo, int argno, const char *name);
+
+/* Parse a body of JSON; raises 22023. */
+extern const JsonValue *session_parse(const char *text);
+
+/* One LOG line for a call that changes something, where log_writes is on. */
+extern void session_log_write(const Session *session, const char *function,
+							  const char *const *ids, int nids, const Call *call);
+
+#endif							/* ACCESSREQ_SESSION_H */

@@ -1,0 +1,850 @@
+/*-------------------------------------------------------------------------
+ *
+ * tenant.c
+ *	  Tenants: the options of servers and user mappings, their validator, and
+ *	  a cache of what they say.
+ *
+ * One table lists every option, with the object it belongs to, its type and
+ * range, and who may set it; validator, hints and reading all go by it.  As in
+ * postgres_fdw, a SERVER is the connection and secrets live on the mapping.
+ *
+ *-------------------------------------------------------------------------
+ */
+#include "postgres.h"
+
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include "accessreq.h"
+#include "access/genam.h"
+#include "access/htup_details.h"
+#include "access/reloptions.h"
+#include "access/table.h"
+#include "catalog/pg_authid.h"
+#include "catalog/pg_foreign_server.h"
+#include "catalog/pg_user_mapping.h"
+#include "commands/defrem.h"
+#include "compat.h"
+#include "fmgr.h"
+#include "miscadmin.h"
+#include "nodes/makefuncs.h"
+#include "storage/fd.h"
+#include "tenant.h"
+#include "url.h"
+#include "utils/acl.h"
+#include "utils/builtins.h"
+#include "utils/guc.h"
+#include "utils/hsearch.h"
+#include "utils/inval.h"
+#include "utils/lsyscache.h"
+#include "utils/memutils.h"
+#include "utils/syscache.h"
+
+#define WRAPPER_NAME "accessreq"
+
+/* The vendor allows 100 requests in 10 s; leave some to others. */
+#define DEFAULT_RATE_LIMIT 90
+
+/* One slot of shared memory each; far above what a tenant allows. */
+#define MAX_RATE_LIMIT 1000
+
+#define DEFAULT_MAX_CONCURRENCY 4
+#define MAX_MAX_CONCURRENCY 32
+
+/* Timeouts: as the settings, 1 ms to a day. */
+#define MAX_TIMEOUT_MS (24 * 60 * 60 * 1000)
+
+/* A file of a secret is one line; a larger one is not what was meant. */
+#define MAX_SECRET_FILE 8192
+
+/* Longest header value that every gateway takes. */
+#define MAX_USER_AGENT 256
+#define MAX_CREDENTIAL 16384
+
+const char *const tenant_api_names[API_VERSIONS] =
+{"beta", "v3", "v2024", "v2025", "v2026", "v1"};
+
+/* ----------------------------------------------------------- option table */
+
+typedef enum OptionType
+{
+	OPTION_TEXT,
+	OPTION_BASE_URL,
+	OPTION_URL,
+	OPTION_PROXY,
+	OPTION_API,
+	OPTION_FILE,
+	OPTION_INT,
+	OPTION_BOOL,
+	OPTION_MS
+} OptionType;
+
+typedef struct TenantOption
+{
+	const char *name;
+	Oid			catalog;		/* whose option it is */
+	OptionType	type;
+	int			min;			/* of a number; of a text's length */
+	int			max;
+	bool		file_right;		/* wants pg_read_server_files: the server
+								 * process would open it, or send through it */
+} TenantOption;
+
+static const TenantOption options[] = {
+	{"base_url", ForeignServerRelationId, OPTION_BASE_URL, 0, 0, false},
+	{"api", ForeignServerRelationId, OPTION_API, 0, 0, false},
+	{"token_url", ForeignServerRelationId, OPTION_URL, 0, 0, false},
+	{"ca_file", ForeignServerRelationId, OPTION_FILE, 0, 0, true},
+	{"proxy", ForeignServerRelationId, OPTION_PROXY, 0, 0, true},
+	{"connect_timeout", ForeignServerRelationId, OPTION_MS, 1, MAX_TIMEOUT_MS, false},
+	{"request_timeout", ForeignServerRelationId, OPTION_MS, 1, MAX_TIMEOUT_MS, false},
+	{"rate_limit", ForeignServerRelationId, OPTION_INT, 0, MAX_RATE_LIMIT, false},
+	{"max_concurrency", ForeignServerRelationId, OPTION_INT, 1, MAX_MAX_CONCURRENCY, false},
+	{"user_agent", ForeignServerRelationId, OPTION_TEXT, 1, MAX_USER_AGENT, false},
+	{"read_only", ForeignServerRelationId, OPTION_BOOL, 0, 0, false},
+	{"client_id", UserMappingRelationId, OPTION_TEXT, 1, MAX_CREDENTIAL, false},
+	{"client_secret", UserMappingRelationId, OPTION_TEXT, 1, MAX_CREDENTIAL, false},
+	{"client_secret_file", UserMappingRelationId, OPTION_FILE, 0, 0, true},
+	{"access_token", UserMappingRelationId, OPTION_TEXT, 1, MAX_CREDENTIAL, false},
+};
+
+static const TenantOption *
+find_option(const char *name, Oid catalog)
+{
+	for (int i = 0; i < lengthof(options); i++)
+	{
+		if (options[i].catalog == catalog && strcmp(options[i].name, name) == 0)
+			return &options[i];
+	}
+	return NULL;
+}
+
+static char *
+list_options(Oid catalog)
+{
+	StringInfoData buf;
+
+	initStringInfo(&buf);
+	for (int i = 0; i < lengthof(options); i++)
+	{
+		if (options[i].catalog == catalog)
+			appendStringInfo(&buf, "%s%s", buf.len > 0 ? ", " : "", options[i].name);
+	}
+	return buf.data;
+}
+
+static const char *
+option_value(List *list, const char *name)
+{
+	ListCell   *cell;
+
+	foreach(cell, list)
+	{
+		DefElem    *def = (DefElem *) lfirst(cell);
+
+		if (strcmp(def->defname, name) == 0)
+			return defGetString(def);
+	}
+	return NULL;
+}
+
+/* --------------------------------------------------------------- validator */
+
+static void
+bad_value(const TenantOption *option, const char *why, const char *hint)
+{
+	/* never the value: it may be a secret in the wrong place */
+	ereport(ERROR,
+			(errcode(ERRCODE_FDW_INVALID_ATTRIBUTE_VALUE),
+			 errmsg("invalid value for option \"%s\": %s", option->name, why),
+			 hint ? errhint("%s", hint) : 0));
+}
+
+/* Does a path end in "/v3", "/beta", "/v2024"…, as the vendor prints URLs? */
+static bool
+ends_in_version(const char *path)
+{
+	const char *last = strrchr(path, '/');
+
+	if (last == NULL)
+		return false;
+	last++;
+	if (strcmp(last, "beta") == 0)
+		return true;
+	return last[0] == 'v' && last[1] != '\0' &&
+		strspn(last + 1, "0123456789") == strlen(last + 1);
+}
+
+static void
+check_url(const TenantOption *option, const char *value)
+{
+	Url			url;
+	const char *problem = url_parse(value, &url);
+
+	if (problem != NULL)
+		bad_value(option, problem,
+				  "Write it as https://acme.api.identitynow.com.");
+	if (!url.https && !url_is_loopback(url.host))
+		bad_value(option, "http is for hosts on this machine alone",
+				  "Use https: the secret and the token travel with every request.");
+	if (option->type == OPTION_BASE_URL)
+	{
+		char	   *path = url.path;
+
+		while (*path && path[strlen(path) - 1] == '/')
+			path[strlen(path) - 1] = '\0';
+		if (ends_in_version(path))
+			bad_value(option, "its path ends in an API version",
+					  "Leave the version out of the URL and give it as option \"api\".");
+	}
+	if (!url_host_listed(url.host, accessreq_allowed_hosts))
+		ereport(WARNING,
+				(errcode(ERRCODE_WARNING),
+				 errmsg("host \"%s\" of option \"%s\" is not in accessreq.allowed_hosts",
+						url.host, option->name),
+				 errhint("No call will leave for it until a superuser adds it to the setting accessreq.allowed_hosts.")));
+}
+
+static void
+check_proxy(const TenantOption *option, const char *value)
+{
+	Url			url;
+	const char *problem = url_parse(value, &url);
+
+	if (problem != NULL)
+		bad_value(option, problem, "Write it as http://proxy.example.com:3128.");
+}
+
+static void
+check_api(const TenantOption *option, const char *value)
+{
+	for (int i = 0; i < API_VERSIONS; i++)
+	{
+		if (strcmp(value, tenant_api_names[i]) == 0)
+			return;
+	}
+	ereport(ERROR,
+			(errcode(ERRCODE_FDW_INVALID_ATTRIBUTE_VALUE),
+			 errmsg("invalid value for option \"%s\": \"%s\" is not an API version",
+					option->name, value),
+			 errhint("Valid values are beta, v3, v2024, v2025, v2026 and v1; take v2024 where there is no reason for another. beta, v3 and the years end in 2029; v2024 and later cancel 50 requests in one call; v3 has no close.")));
+}
+
+static void
+check_number(const TenantOption *option, const char *value)
+{
+	int			number;
+	const char *hint = NULL;
+	int			flags = option->type == OPTION_MS ? GUC_UNIT_MS : 0;
+
+	if (!parse_int(value, &number, flags, &hint))
+		bad_value(option,
+				  option->type == OPTION_MS ? "it is not a time" : "it is not a number",
+				  option->type == OPTION_MS ?
+				  "Write a number with its unit: 500ms, 30s, 1min." : hint);
+	if (number < option->min || number > option->max)
+		bad_value(option,
+				  psprintf("%d is outside the valid range (%d .. %d)%s", number,
+						   option->min, option->max,
+						   option->type == OPTION_MS ? " ms" : ""), NULL);
+}
+
+static void
+check_text(const TenantOption *option, const char *value)
+{
+	size_t		len = strlen(value);
+
+	if (len < (size_t) option->min)
+		bad_value(option, "it is empty", NULL);
+	if (len > (size_t) option->max)
+		bad_value(option, psprintf("it is longer than %d bytes", option->max), NULL);
+	/* all of these end up in a header or are what a header is made from */
+	for (const char *p = value; *p; p++)
+	{
+		if ((unsigned char) *p < ' ' || *p == 0x7f)
+			bad_value(option, "it holds a control character", NULL);
+	}
+}
+
+static void
+check_value(const TenantOption *option, const char *value)
+{
+	bool		flag;
+
+	switch (option->type)
+	{
+		case OPTION_TEXT:
+			check_text(option, value);
+			break;
+		case OPTION_BASE_URL:
+		case OPTION_URL:
+			check_url(option, value);
+			break;
+		case OPTION_PROXY:
+			check_proxy(option, value);
+			break;
+		case OPTION_API:
+			check_api(option, value);
+			break;
+		case OPTION_FILE:
+			if (!is_absolute_path(value))
+				bad_value(option, "it is not an absolute path", NULL);
+			break;
+		case OPTION_INT:
+		case OPTION_MS:
+			check_number(option, value);
+			break;
+		case OPTION_BOOL:
+			if (!parse_bool(value, &flag))
+				bad_value(option, "it is not a boolean", "Write true or false.");
+			break;
+	}
+}
+
+/* An option that this object does not have: say which it has. */
+static void
+refuse_unknown(const char *name, Oid catalog)
+{
+	Oid			other = catalog == ForeignServerRelationId ?
+		UserMappingRelationId : ForeignServerRelationId;
+	char	   *valid = list_options(catalog);
+
+	if (find_option(name, other) != NULL)
+		ereport(ERROR,
+				(errcode(ERRCODE_FDW_INVALID_OPTION_NAME),
+				 other == UserMappingRelationId ?
+				 errmsg("option \"%s\" belongs on a user mapping, not on a server", name) :
+				 errmsg("option \"%s\" belongs on the server, not on a user mapping", name),
+				 other == UserMappingRelationId ?
+				 errhint("Secrets of a server could be read by everybody: use CREATE USER MAPPING.") :
+				 errhint("Use ALTER SERVER.")));
+	ereport(ERROR,
+			(errcode(ERRCODE_FDW_INVALID_OPTION_NAME),
+			 errmsg("invalid option \"%s\"", name),
+			 valid[0] ? errhint("Valid options in this context are: %s.", valid) :
+			 errhint("There are no valid options in this context.")));
+}
+
+static void
+check_file_right(const TenantOption *option)
+{
+	if (!has_privs_of_role(GetUserId(), ROLE_PG_READ_SERVER_FILES))
+		ereport(ERROR,
+				(errcode(ERRCODE_INSUFFICIENT_PRIVILEGE),
+				 errmsg("permission denied to set option \"%s\"", option->name),
+				 errdetail("Only a superuser or a member of pg_read_server_files may set it, or alter options of an object that has it.")));
+}
+
+static void
+check_server_complete(List *list)
+{
+	if (option_value(list, "base_url") == NULL)
+		ereport(ERROR,
+				(errcode(ERRCODE_FDW_DYNAMIC_PARAMETER_VALUE_NEEDED),
+				 errmsg("option \"base_url\" is required"),
+				 errhint("It is the API URL of your tenant, like https://acme.api.identitynow.com.")));
+	if (option_value(list, "api") == NULL)
+		ereport(ERROR,
+				(errcode(ERRCODE_FDW_DYNAMIC_PARAMETER_VALUE_NEEDED),
+				 errmsg("option \"api\" is required"),
+				 errhint("Valid values are beta, v3, v2024, v2025, v2026 and v1; take v2024 where there is no reason for another. beta, v3 and the years end in 2029; v2024 and later cancel 50 requests in one call; v3 has no close.")));
+}
+
+static void
+check_mapping_complete(List *list)
+{
+	int			n = (option_value(list, "client_secret") != NULL) +
+		(option_value(list, "client_secret_file") != NULL) +
+		(option_value(list, "access_token") != NULL);
+	bool		has_id = option_value(list, "client_id") != NULL;
+
+	if (n != 1)
+		ereport(ERROR,
+				(errcode(ERRCODE_FDW_DYNAMIC_PARAMETER_VALUE_NEEDED),
+				 errmsg("a user mapping needs exactly one of client_secret, client_secret_file and access_token"),
+				 errhint("To change from one to the other, drop and add in one ALTER USER MAPPING: OPTIONS (DROP client_secret, ADD client_secret_file '/path').")));
+	if (has_id == (option_value(list, "access_token") != NULL))
+		ereport(ERROR,
+				(errcode(ERRCODE_FDW_DYNAMIC_PARAMETER_VALUE_NEEDED),
+				 has_id ?
+				 errmsg("option \"client_id\" does not go with \"access_token\"") :
+				 errmsg("option \"client_id\" is required with a client secret")));
+}
+
+PG_FUNCTION_INFO_V1(accessreq_validator);
+
+/*
+ * validator(options text[], catalog oid): called with the whole list that an
+ * object is to have.  Raises class HV errors, and 42501 for an option that
+ * wants more rights than its setter has.
+ */
+Datum
+accessreq_validator(PG_FUNCTION_ARGS)
+{
+	List	   *list = untransformRelOptions(PG_GETARG_DATUM(0));
+	Oid			catalog = PG_GETARG_OID(1);
+	ListCell   *cell;
+
+	foreach(cell, list)
+	{
+		DefElem    *def = (DefElem *) lfirst(cell);
+		const TenantOption *option = find_option(def->defname, catalog);
+
+		if (option == NULL)
+			refuse_unknown(def->defname, catalog);
+		check_value(option, defGetString(def));
+		if (option->file_right)
+			check_file_right(option);
+	}
+	if (catalog == ForeignServerRelationId)
+		check_server_complete(list);
+	else if (catalog == UserMappingRelationId)
+		check_mapping_complete(list);
+	PG_RETURN_VOID();
+}
+
+/* ------------------------------------------------------------ which server */
+
+static Oid
+wrapper_oid(void)
+{
+	return get_foreign_data_wrapper_oid(WRAPPER_NAME, false);
+}
+
+/* The servers of the wrapper that the role may use: their number, and one. */
+static int
+usable_servers(Oid userid, Oid *one)
+{
+	Oid			wrapper = wrapper_oid();
+	Relation	rel = table_open(ForeignServerRelationId, AccessShareLock);
+	SysScanDesc scan = systable_beginscan(rel, InvalidOid, false, NULL, 0, NULL);
+	HeapTuple	tuple;
+	int			n = 0;
+
+	while ((tuple = systable_getnext(scan)) != NULL)
+	{
+		Form_pg_foreign_server form = (Form_pg_foreign_server) GETSTRUCT(tuple);
+
+		if (form->srvfdw == wrapper &&
+			compat_server_aclcheck(form->oid, userid, ACL_USAGE) == ACLCHECK_OK)
+		{
+			*one = form->oid;
+			n++;
+		}
+	}
+	systable_endscan(scan);
+	table_close(rel, AccessShareLock);
+	return n;
+}
+
+Oid
+tenant_resolve(const char *name, Oid userid)
+{
+	Oid			serverid = InvalidOid;
+	int			n;
+
+	if (name == NULL && accessreq_server != NULL && accessreq_server[0] != '\0')
+		name = accessreq_server;
+	if (name != NULL)
+	{
+		serverid = get_foreign_server_oid(name, true);
+		if (!OidIsValid(serverid))
+			ereport(ERROR,
+					(errcode(ERRCODE_UNDEFINED_OBJECT),
+					 errmsg("server \"%s\" does not exist", name),
+					 errhint("Create it with CREATE SERVER … FOREIGN DATA WRAPPER accessreq.")));
+		if (GetForeignServer(serverid)->fdwid != wrapper_oid())
+			ereport(ERROR,
+					(errcode(ERRCODE_WRONG_OBJECT_TYPE),
+					 errmsg("server \"%s\" is not of foreign data wrapper \"%s\"",
+							name, WRAPPER_NAME)));
+		return serverid;
+	}
+	n = usable_servers(userid, &serverid);
+	if (n == 0)
+		ereport(ERROR,
+				(errcode(ERRCODE_UNDEFINED_OBJECT),
+				 errmsg("there is no server that role \"%s\" may use",
+						GetUserNameFromId(userid, false)),
+				 errhint("Create one with CREATE SERVER … FOREIGN DATA WRAPPER accessreq, or ask its owner for GRANT USAGE ON FOREIGN SERVER.")));
+	if (n > 1)
+		ereport(ERROR,
+				(errcode(ERRCODE_AMBIGUOUS_PARAMETER),
+				 errmsg("it is not clear which server is meant: role \"%s\" may use %d of them",
+						GetUserNameFromId(userid, false), n),
+				 errhint("Name one with the argument server => '…', or set accessreq.server.")));
+	return serverid;
+}
+
+void
+tenant_check_usage(Oid serverid, Oid userid)
+{
+	AclResult	result = compat_server_aclcheck(serverid, userid, ACL_USAGE);
+
+	if (result != ACLCHECK_OK)
+		aclcheck_error(result, OBJECT_FOREIGN_SERVER,
+					   GetForeignServer(serverid)->servername);
+}
+
+/* ------------------------------------------------------------------- cache */
+
+typedef struct CacheKey
+{
+	Oid			serverid;
+	Oid			userid;
+} CacheKey;
+
+/*
+ * An entry lives in a context of its own for as long as it is in the table or
+ * a caller holds it.
+ */
+typedef struct CachedTenant
+{
+	Tenant		tenant;			/* first: callers see only this */
+	MemoryContext cxt;
+	int			holders;
+	bool		listed;			/* still in the table? */
+	uint32		server_hash;	/* of the catalog row it was read from */
+} CachedTenant;
+
+typedef struct CacheSlot
+{
+	CacheKey	key;
+	CachedTenant *entry;
+} CacheSlot;
+
+static HTAB *cache = NULL;
+
+static void
+discard(CachedTenant *entry)
+{
+	if (entry->listed || entry->holders > 0)
+		return;
+	if (entry->tenant.secret != NULL)
+		explicit_bzero(entry->tenant.secret, strlen(entry->tenant.secret));
+	MemoryContextDelete(entry->cxt);
+}
+
+/*
+ * A server or a mapping changed: forget what was read from it.  For a mapping
+ * that is everything: a new one for a role takes the place of PUBLIC's, which
+ * has another hash.
+ */
+static void
+on_invalidate(Datum arg, int cacheid, uint32 hash)
+{
+	HASH_SEQ_STATUS seq;
+	CacheSlot  *slot;
+
+	hash_seq_init(&seq, cache);
+	while ((slot = hash_seq_search(&seq)) != NULL)
+	{
+		CachedTenant *entry = slot->entry;
+
+		if (cacheid == FOREIGNSERVEROID && hash != 0 && hash != entry->server_hash)
+			continue;
+		hash_search(cache, &slot->key, HASH_REMOVE, NULL);
+		entry->listed = false;
+		discard(entry);
+	}
+}
+
+static void
+init_cache(void)
+{
+	HASHCTL		ctl;
+
+	if (cache != NULL)
+		return;
+	memset(&ctl, 0, sizeof(ctl));
+	ctl.keysize = sizeof(CacheKey);
+	ctl.entrysize = sizeof(CacheSlot);
+	ctl.hcxt = CacheMemoryContext;
+	cache = hash_create("accessreq tenants", 16, &ctl,
+						HASH_ELEM | HASH_BLOBS | HASH_CONTEXT);
+	CacheRegisterSyscacheCallback(FOREIGNSERVEROID, on_invalidate, (Datum) 0);
+	CacheRegisterSyscacheCallback(USERMAPPINGOID, on_invalidate, (Datum) 0);
+}
+
+static int
+int_option(List *list, const char *name, int flags, int otherwise)
+{
+	const char *value = option_value(list, name);
+	int			number;
+
+	/* the validator has seen it; what it refused cannot be here */
+	if (value == NULL || !parse_int(value, &number, flags, NULL))
+		return otherwise;
+	return number;
+}
+
+static char *
+copy_option(List *list, const char *name)
+{
+	const char *value = option_value(list, name);
+
+	return value ? pstrdup(value) : NULL;
+}
+
+/* Fill in what the server says; in the entry's context. */
+static void
+read_server_options(Tenant *t, ForeignServer *server)
+{
+	List	   *list = server->options;
+	const char *api = option_value(list, "api");
+	const char *read_only = option_value(list, "read_only");
+	Url			url;
+
+	t->server = pstrdup(server->servername);
+	t->base_url = copy_option(list, "base_url");
+	if (t->base_url == NULL || api == NULL || url_parse(t->base_url, &url) != NULL)
+		ereport(ERROR,
+				(errcode(ERRCODE_FDW_INVALID_ATTRIBUTE_VALUE),
+				 errmsg("server \"%s\" has no valid \"base_url\" and \"api\"", t->server),
+				 errhint("Set them with ALTER SERVER.")));
+	while (t->base_url[strlen(t->base_url) - 1] == '/')
+		t->base_url[strlen(t->base_url) - 1] = '\0';
+	t->host = url.host;
+	t->endpoint = psprintf("%s://%s:%d", url.https ? "https" : "http", url.host, url.port);
+	t->token_url = copy_option(list, "token_url");
+	if (t->token_url == NULL)
+		t->token_url = psprintf("%s/oauth/token", t->base_url);
+	for (int i = 0; i < API_VERSIONS; i++)
+	{
+		if (strcmp(api, tenant_api_names[i]) == 0)
+			t->api = (ApiVersion) i;
+	}
+	t->ca_file = copy_option(list, "ca_file");
+	t->proxy = copy_option(list, "proxy");
+	t->user_agent = copy_option(list, "user_agent");
+	if (t->user_agent == NULL)
+		t->user_agent = psprintf("accessreq/%s (PostgreSQL %.20s)", ACCESSREQ_VERSION,
+								 pnstrdup(PG_VERSION, strcspn(PG_VERSION, " ")));
+	t->connect_timeout = int_option(list, "connect_timeout", GUC_UNIT_MS, -1);
+	t->request_timeout = int_option(list, "request_timeout", GUC_UNIT_MS, -1);
+	t->rate_limit = int_option(list, "rate_limit", 0, DEFAULT_RATE_LIMIT);
+	t->max_concurrency = int_option(list, "max_concurrency", 0, DEFAULT_MAX_CONCURRENCY);
+	t->read_only = false;
+	if (read_only != NULL)
+		(void) parse_bool(read_only, &t->read_only);
+}
+
+/* The same for the mapping. */
+static void
+read_mapping_options(Tenant *t, UserMapping *mapping)
+{
+	List	   *list = mapping->options;
+
+	t->umid = mapping->umid;
+	t->client_id = copy_option(list, "client_id");
+	if ((t->secret = copy_option(list, "client_secret")) != NULL)
+		t->credential = CREDENTIAL_SECRET;
+	else if ((t->secret = copy_option(list, "client_secret_file")) != NULL)
+		t->credential = CREDENTIAL_SECRET_FILE;
+	else if ((t->secret = copy_option(list, "access_token")) != NULL)
+		t->credential = CREDENTIAL_TOKEN;
+	else
+		ereport(ERROR,
+				(errcode(ERRCODE_FDW_DYNAMIC_PARAMETER_VALUE_NEEDED),
+				 errmsg("the user mapping for server \"%s\" has no credentials", t->server),
+				 errhint("Set client_id and client_secret with ALTER USER MAPPING.")));
+}
+
+/* GetUserMapping() says the same, but not what to do. */
+static void
+check_mapping_exists(Oid serverid, Oid userid)
+{
+	if (!SearchSysCacheExists2(USERMAPPINGUSERSERVER, ObjectIdGetDatum(userid),
+							   ObjectIdGetDatum(serverid)) &&
+		!SearchSysCacheExists2(USERMAPPINGUSERSERVER, ObjectIdGetDatum(InvalidOid),
+							   ObjectIdGetDatum(serverid)))
+		ereport(ERROR,
+				(errcode(ERRCODE_UNDEFINED_OBJECT),
+				 errmsg("there is no user mapping for role \"%s\" on server \"%s\"",
+						GetUserNameFromId(userid, false),
+						GetForeignServer(serverid)->servername),
+				 errhint("Create one with CREATE USER MAPPING … OPTIONS (client_id '…', client_secret '…').")));
+}
+
+static CachedTenant *
+build_entry(Oid serverid, Oid userid)
+{
+	MemoryContext cxt = AllocSetContextCreate(CurrentMemoryContext, "accessreq tenant",
+											  ALLOCSET_SMALL_SIZES);
+	MemoryContext old = MemoryContextSwitchTo(cxt);
+	CachedTenant *entry = palloc0(sizeof(CachedTenant));
+
+	entry->cxt = cxt;
+	entry->tenant.serverid = serverid;
+	entry->tenant.userid = userid;
+	read_server_options(&entry->tenant, GetForeignServer(serverid));
+	check_mapping_exists(serverid, userid);
+	read_mapping_options(&entry->tenant, GetUserMapping(userid, serverid));
+	entry->server_hash = GetSysCacheHashValue1(FOREIGNSERVEROID, ObjectIdGetDatum(serverid));
+	MemoryContextSwitchTo(old);
+	return entry;
+}
+
+static CachedTenant *
+lookup(Oid serverid, Oid userid)
+{
+	CacheKey	key = {serverid, userid};
+	CacheSlot  *slot;
+	CachedTenant *entry;
+	bool		found;
+
+	init_cache();
+	slot = hash_search(cache, &key, HASH_FIND, NULL);
+	if (slot != NULL)
+		return slot->entry;
+	/* reading the catalogs may raise, and may invalidate: enter it afterwards */
+	entry = build_entry(serverid, userid);
+	slot = hash_search(cache, &key, HASH_ENTER, &found);
+	MemoryContextSetParent(entry->cxt, CacheMemoryContext);
+	entry->listed = true;
+	slot->entry = entry;
+	return entry;
+}
+
+static void
+release_holder(void *arg)
+{
+	CachedTenant *entry = (CachedTenant *) arg;
+
+	entry->holders--;
+	discard(entry);
+}
+
+static void
+check_enabled(void)
+{
+	if (!accessreq_enabled)
+		ereport(ERROR,
+				(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
+				 errmsg("calls are switched off"),
+				 errdetail("The setting accessreq.enabled is off."),
+				 errhint("A superuser can switch it on, unless this is a clone that must stay silent.")));
+}
+
+void
+tenant_check_host(const char *text)
+{
+	Url			url;
+
+	if (url_parse(text, &url) != NULL)
+		ereport(ERROR,
+				(errcode(ERRCODE_FDW_INVALID_ATTRIBUTE_VALUE),
+				 errmsg("a URL of the server is not valid")));
+	if (!url_host_listed(url.host, accessreq_allowed_hosts))
+		ereport(ERROR,
+				(errcode(ERRCODE_INSUFFICIENT_PRIVILEGE),
+				 errmsg("host \"%s\" is not in accessreq.allowed_hosts", url.host),
+				 errdetail("Secrets are sent to the hosts that this setting lists and to no others: \"%s\".",
+						   accessreq_allowed_hosts),
+				 errhint("Correct base_url with ALTER SERVER, or ask a superuser to add the host to the setting.")));
+}
+
+const Tenant *
+tenant_open(Oid serverid, Oid userid, MemoryContext cxt)
+{
+	CachedTenant *entry;
+	MemoryContextCallback *callback;
+
+	check_enabled();
+	tenant_check_usage(serverid, userid);
+	callback = MemoryContextAlloc(cxt, sizeof(MemoryContextCallback));
+	entry = lookup(serverid, userid);
+	entry->holders++;
+	callback->func = release_holder;
+	callback->arg = entry;
+	MemoryContextRegisterResetCallback(cxt, callback);
+	tenant_check_host(entry->tenant.base_url);
+	tenant_check_host(entry->tenant.token_url);
+	return &entry->tenant;
+}
+
+int
+tenant_request_timeout(const Tenant *tenant)
+{
+	return tenant->request_timeout >= 0 ? tenant->request_timeout : accessreq_request_timeout;
+}
+
+int
+tenant_connect_timeout(const Tenant *tenant)
+{
+	return tenant->connect_timeout >= 0 ? tenant->connect_timeout : accessreq_connect_timeout;
+}
+
+/* ----------------------------------------------------------------- secrets */
+
+static void
+file_error(const char *path, const char *what)
+{
+	ereport(ERROR,
+			(errcode_for_file_access(),
+			 errmsg("could not %s client secret file \"%s\": %m", what, path)));
+}
+
+/*
+ * The rule of ssl_key_file: owned by the server's user, then nothing for group
+ * and others; or owned by root, then the group may read.
+ */
+static void
+check_secret_file(int fd, const char *path)
+{
+	struct stat st;
+
+	if (fstat(fd, &st) != 0)
+		file_error(path, "stat");
+	if (!S_ISREG(st.st_mode))
+		ereport(ERROR,
+				(errcode(ERRCODE_WRONG_OBJECT_TYPE),
+				 errmsg("client secret file \"%s\" is not a regular file", path)));
+	if (st.st_uid != geteuid() && st.st_uid != 0)
+		ereport(ERROR,
+				(errcode(ERRCODE_CONFIG_FILE_ERROR),
+				 errmsg("client secret file \"%s\" must be owned by the database user or root", path)));
+	if ((st.st_uid == geteuid() && (st.st_mode & (S_IRWXG | S_IRWXO))) ||
+		(st.st_uid == 0 && (st.st_mode & (S_IWGRP | S_IXGRP | S_IRWXO))))
+		ereport(ERROR,
+				(errcode(ERRCODE_CONFIG_FILE_ERROR),
+				 errmsg("client secret file \"%s\" has group or world access", path),
+				 errdetail("File must have permissions u=rw (0600) or less if owned by the database user, or permissions u=rw,g=r (0640) or less if owned by root.")));
+}
+
+static char *
+read_secret_file(const char *path)
+{
+	int			fd = OpenTransientFile(path, O_RDONLY | O_NONBLOCK | PG_BINARY);
+	char	   *secret;
+	ssize_t		n;
+
+	if (fd < 0)
+		file_error(path, "open");
+	check_secret_file(fd, path);
+	secret = palloc(MAX_SECRET_FILE + 1);
+	n = read(fd, secret, MAX_SECRET_FILE + 1);
+	if (n < 0)
+		file_error(path, "read");
+	CloseTransientFile(fd);
+	if (n > MAX_SECRET_FILE)
+		ereport(ERROR,
+				(errcode(ERRCODE_CONFIG_FILE_ERROR),
+				 errmsg("client secret file \"%s\" is larger than %d bytes", path, MAX_SECRET_FILE)));
+	while (n > 0 && (secret[n - 1] == '\n' || secret[n - 1] == '\r'))
+		n--;
+	secret[n] = '\0';
+	if (n == 0 || strlen(secret) != (size_t) n)
+		ereport(ERROR,
+				(errcode(ERRCODE_CONFIG_FILE_ERROR),
+				 errmsg("client secret file \"%s\" is empty or is no text", path)));
+	return secret;
+}
+
+char *
+tenant_secret(const Tenant *tenant)
+{
+	if (tenant->credential == CREDENTIAL_SECRET_FILE)
+		return read_secret_file(tenant->secret);
+	return pstrdup(tenant->secret);
+}

@@ -1,0 +1,39 @@
+/*-------------------------------------------------------------------------
+ *
+ * writer.h
+ *	  Running statements as the owner of the synced tables.
+ *
+ * No role is granted writes on the synced tables; the extension's own
+ * statements write them as their owner, under the same restrictions that
+ * VACUUM or REFRESH MATERIALIZED VIEW put on themselves, and for those
+ * statements alone.
+ *
+ *-------------------------------------------------------------------------
+ */
+#ifndef ACCESSREQ_WRITER_H
+#define ACCESSREQ_WRITER_H
+
+#include "postgres.h"
+
+typedef struct WriterState
+{
+	Oid			userid;
+	int			sec_context;
+	int			guc_level;
+} WriterState;
+
+/* The schema of the extension; raises 42704 where it is not installed. */
+extern Oid	writer_schema(void);
+
+/* OID of a table in it; raises 42P01 where it is gone. */
+extern Oid	writer_table(const char *name);
+
+/*
+ * Become the owner of request_status, search_path pg_catalog, pg_temp; and go
+ * back.  Whoever enters leaves, on errors too (PG_TRY, or a subtransaction's
+ * abort, which restores user and settings by itself).
+ */
+extern void writer_enter(WriterState *state);
+extern void writer_leave(const WriterState *state);
+
+#endif							/* ACCESSREQ_WRITER_H */
