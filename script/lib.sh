@@ -6,7 +6,8 @@ pg_bindir() { pg_config --bindir; }
 # Run a command as the OS user who may run a server: PostgreSQL refuses root.
 as_server_user() {
 	if [ "$(id -u)" -eq 0 ]; then
-		runuser -u postgres -- "$@"
+		# setpriv takes the place of itself: the pid is the program's own
+		setpriv --reuid postgres --regid postgres --init-groups env HOME=/ "$@"
 	else
 		"$@"
 	fi
@@ -35,7 +36,7 @@ start_sandbox() {
 	local dir=$1 i
 	shift
 	: > "$dir/sandbox.out"
-	"$dir/accessreq-sandbox" "$@" > "$dir/sandbox.out" 2> "$dir/sandbox.log" < /dev/null &
+	setsid "$dir/accessreq-sandbox" "$@" > "$dir/sandbox.out" 2> "$dir/sandbox.log" < /dev/null &
 	SANDBOX_PID=$!
 	for i in $(seq 600); do
 		SANDBOX_URL=$(head -n 1 "$dir/sandbox.out")

@@ -147,9 +147,9 @@ append_person(StringInfo buf, const char *key, int64 i, int salt)
 {
 	int64		person = (int64) (pick(i, salt) % 2000);
 
-	appendStringInfo(buf, "\"%s\":{\"type\":\"IDENTITY\",\"id\":\"", key);
-	append_id(buf, person, 900);
-	appendStringInfo(buf, "\",\"name\":\"%s %s\"}",
+	appendStringInfo(buf, "\"%s\":{\"type\":\"IDENTITY\",\"id\":\"2c9180%010llx%016llx\",\"name\":\"%s %s\"}", key,
+					 (unsigned long long) (pick(person, 900) >> 24),
+					 (unsigned long long) pick(person, 901),
 					 first_names[pick(person, 1) % lengthof(first_names)],
 					 last_names[pick(person, 2) % lengthof(last_names)]);
 }
@@ -171,10 +171,11 @@ append_approvals(StringInfo buf, int64 i, int version)
 		appendStringInfoString(buf, ",\"modified\":");
 		append_time(buf, i, 40 + k + version);
 		appendStringInfo(buf, ",\"status\":\"%s\",\"scheme\":\"%s\",\"errorMessages\":null,"
-						 "\"comment\":\"looks right to me, needed for the migration\","
-						 "\"removeDate\":null}",
+						 "\"comment\":null,\"removeDate\":null,",
 						 version > 0 && k == 0 ? "EXPIRED" : "APPROVED",
 						 k == 0 ? "MANAGER" : "APP_OWNER");
+		append_person(buf, "reviewedBy", i, 30 + k);
+		appendStringInfoString(buf, ",\"approverComments\":[],\"forwardHistory\":[]}");
 	}
 	appendStringInfoString(buf, "],");
 }
@@ -259,21 +260,35 @@ append_item(StringInfo buf, int64 i, int version)
 	append_time(buf, i, 16);
 	appendStringInfoChar(buf, ',');
 	append_person(buf, "author", i, 8);
-	appendStringInfoString(buf, "},\"sodViolationContext\":{\"state\":\"SUCCESS\",\"uuid\":\"");
-	append_id(buf, i, 17);
-	appendStringInfoString(buf, "\",\"violationCheckResult\":{\"message\":null,\"clientMetadata\":null,\"violationContexts\":[],\"violatedPolicies\":[]}},"
-						   "\"provisioningDetails\":{\"orderedSubPhaseReferences\":\"manualWorkItemDetails\"},"
+	appendStringInfoString(buf, "},\"sodViolationContext\":");
+	if (pick(i, 23) % 3 == 0)
+	{
+		appendStringInfoString(buf, "{\"state\":\"SUCCESS\",\"uuid\":\"");
+		append_id(buf, i, 17);
+		appendStringInfoString(buf, "\",\"violationCheckResult\":{\"message\":null,\"clientMetadata\":null,"
+							   "\"violationContexts\":[],\"violatedPolicies\":[]}}");
+	}
+	else
+		appendStringInfoString(buf, "null");
+	appendStringInfoString(buf, ",\"provisioningDetails\":{\"orderedSubPhaseReferences\":\"manualWorkItemDetails\"},"
 						   "\"preApprovalTriggerDetails\":null,");
 	append_phases(buf, i);
 	append_accounts(buf, i);
 	appendStringInfoString(buf, "\"description\":\"Access to the build farm, the artifact store and the issue tracker of engineering, by role and site. Reviewed twice a year by the application owner.\","
 						   "\"startDate\":null,\"removeDate\":null,\"cancelable\":false,\"accessRequestId\":\"");
 	append_id(buf, i / 2, 18);
-	appendStringInfoString(buf, "\",\"clientMetadata\":{\"requestedAppId\":\"");
-	append_id(buf, i / 2, 19);
-	appendStringInfo(buf, "\",\"requestedAppName\":\"Engineering tools\"},\"privilegeLevel\":\"%s\",\"reauthorizationRequired\":false,"
-					 "\"accessRequestContext\":{\"contextAttributes\":[]},\"identityType\":\"EMPLOYEE\"}",
-					 pick(i, 21) % 2 ? "LOW" : "HIGH");
+	appendStringInfoString(buf, "\",\"clientMetadata\":");
+	if (pick(i, 24) % 2 == 0)
+	{
+		appendStringInfoString(buf, "{\"requestedAppId\":\"");
+		append_id(buf, i / 2, 19);
+		appendStringInfoString(buf, "\",\"requestedAppName\":\"Engineering tools\"}");
+	}
+	else
+		appendStringInfoString(buf, "null");
+	appendStringInfo(buf, ",\"privilegeLevel\":%s,\"identityType\":\"HUMAN\",\"form\":null,\"jitDetails\":null,"
+					 "\"reauthorizationRequired\":false,\"accessRequestContext\":null,\"privileged\":false}",
+					 pick(i, 21) % 2 ? "\"LOW\"" : "null");
 }
 
 PG_FUNCTION_INFO_V1(store_bench_item);
