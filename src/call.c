@@ -477,6 +477,20 @@ warn_deprecated(const Call *call, const HttpResponse *response)
 			 errhint("Change option api of the server; v2024 has every call.")));
 }
 
+/*
+ * A status whose body broke off is an answer all the same: a refusal stays
+ * one, and what was accepted must not be reported as lost.  Only the answer to
+ * a request that reads is worth nothing without its body.
+ */
+static bool
+status_is_enough(const Call *call, const HttpResponse *response)
+{
+	if (response->failure == HTTP_ANSWERED || response->status < 200)
+		return false;
+	return response->status >= 300 ||
+		(call->state == CALL_SENT && changes_once(&call->spec));
+}
+
 static void
 handle_ended_request(HttpRequest *request)
 {
@@ -484,6 +498,8 @@ handle_ended_request(HttpRequest *request)
 	const HttpResponse *response = http_response(request);
 	MemoryContext old = MemoryContextSwitchTo(call->cxt);
 
+	if (status_is_enough(call, response))
+		http_settle_for_status(request);
 	if (call->state == CALL_FETCHING_TOKEN)
 		handle_token_answer(call);
 	else if (response->failure == HTTP_ANSWERED &&

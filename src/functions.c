@@ -844,12 +844,14 @@ accessreq_sync(PG_FUNCTION_ARGS)
 	SyncNotice	notice;
 	LoopHost	host = {sync_commit, sync_progress, &notice};
 	bool		full_scan = !PG_ARGISNULL(1) && PG_GETARG_BOOL(1);
-	MemoryContext cxt = AllocSetContextCreate(PortalContext, "accessreq sync",
-											  ALLOCSET_DEFAULT_SIZES);
-	MemoryContext old = MemoryContextSwitchTo(cxt);
+	MemoryContext cxt,
+				old;
 
 	check_may_commit(fcinfo);
 	PreventCommandDuringRecovery("accessreq.sync");
+	/* the transaction's context would not survive the first commit */
+	cxt = AllocSetContextCreate(PortalContext, "accessreq sync", ALLOCSET_DEFAULT_SIZES);
+	old = MemoryContextSwitchTo(cxt);
 	session = session_open(fcinfo, 0, cxt);
 	SPI_connect_ext(SPI_OPT_NONATOMIC);
 	MemoryContextSwitchTo(cxt);

@@ -709,6 +709,21 @@ http_response(HttpRequest *request)
 }
 
 void
+http_settle_for_status(HttpRequest *request)
+{
+	HttpResponse *resp = &request->response;
+
+	if (resp->body == NULL)
+		resp->body = calloc(1, 1);
+	if (resp->body == NULL)
+		return;
+	resp->body[0] = '\0';
+	resp->body_len = 0;
+	resp->error[0] = '\0';
+	resp->failure = HTTP_ANSWERED;
+}
+
+void
 http_free(HttpRequest *request)
 {
 	dlist_delete(&request->node);

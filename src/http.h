@@ -97,6 +97,12 @@ extern HttpRequest *http_wait(HttpSet *set, long timeout_ms);
 
 extern HttpResponse *http_response(HttpRequest *request);
 
+/*
+ * The status came and the body broke: where the status is all that counts,
+ * make it an answer with an empty body.
+ */
+extern void http_settle_for_status(HttpRequest *request);
+
 /* Free a request, under way or not, with its body. */
 extern void http_free(HttpRequest *request);
 

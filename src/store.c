@@ -340,6 +340,12 @@ typedef struct Statement
 
 static Statement statements[NUM_TABLES][NUM_STATEMENTS];
 
+/*
+ * Is an attempt running?  A trigger on a synced table that stores a page, by
+ * refresh(), would pull the statement from under the one that fired it.
+ */
+static bool attempting = false;
+
 
 /* ----------------------------------------------------------------
  *		Locks
@@ -772,10 +778,12 @@ find_candidate(Store *store, text *id)
 	for (int i = 0; i < store->nitems; i++)
 	{
 		StoreItem  *item = &store->items[i];
-		text	   *other = DatumGetTextPP(item->id);
+		text	   *other;
 
-		if (is_candidate(item) &&
-			VARSIZE_ANY_EXHDR(other) == VARSIZE_ANY_EXHDR(id) &&
+		if (!is_candidate(item))
+			continue;
+		other = DatumGetTextPP(item->id);
+		if (VARSIZE_ANY_EXHDR(other) == VARSIZE_ANY_EXHDR(id) &&
 			memcmp(VARDATA_ANY(other), VARDATA_ANY(id), VARSIZE_ANY_EXHDR(id)) == 0)
 			return item;
 	}
@@ -1629,10 +1637,15 @@ attempt(Store *store, StoreItem **items, int n, bool careful, bool rest)
 	};
 	ErrorData  *volatile error = NULL;
 
+	if (attempting)
+		ereport(ERROR,
+				(errcode(ERRCODE_OBJECT_IN_USE),
+				 errmsg("cannot store access request statuses from a trigger on their tables")));
 	store->decoding = NULL;
 	store->in_trigger = false;
 	store->trigger_depth = current_trigger_depth();
 	BeginInternalSubTransaction(NULL);
+	attempting = true;
 	PG_TRY();
 	{
 		callback.previous = error_context_stack;
@@ -1643,12 +1656,14 @@ attempt(Store *store, StoreItem **items, int n, bool careful, bool rest)
 	}
 	PG_CATCH();
 	{
+		attempting = false;
 		MemoryContextSwitchTo(store->cxt);
 		error = CopyErrorData();
 		FlushErrorState();
 		RollbackAndReleaseCurrentSubTransaction();
 	}
 	PG_END_TRY();
+	attempting = false;
 	MemoryContextSwitchTo(store->cxt);
 	CurrentResourceOwner = oldowner;
 

@@ -33,7 +33,10 @@ typedef struct StoreCounts
 	int64		replaced;		/* characters, see JsonSpan.replaced */
 } StoreCounts;
 
-/* One item's state before and after, for refresh(); texts palloc'd. */
+/*
+ * One item's state before and after, for refresh(); texts palloc'd.  An item
+ * that went to quarantine has none.
+ */
 typedef struct StoreOutcome
 {
 	char	   *account_activity_item_id;
@@ -53,8 +56,8 @@ extern void store_lock_page(Oid serverid);
 
 /*
  * Store a page in the current transaction, in a subtransaction of its own.
- * SPI must be connected.  Adds to *counts.  Where "outcomes" is not NULL it
- * gets an array of the page's items, *noutcomes long, in the caller's memory
+ * Connects to SPI by itself.  Adds to *counts.  Where "outcomes" is not NULL
+ * it gets an array of the page's items, *noutcomes long, in the caller's memory
  * context.  An item that cannot be stored for its own fault goes to
  * quarantined_item; any other error (deadlock, lock timeout, full disk,
  * cancel) is raised with nothing of the page stored.

@@ -515,6 +515,9 @@ typedef struct CacheSlot
 
 static HTAB *cache = NULL;
 
+/* Counts invalidations: what was read before one may be stale. */
+static uint64 invalidations = 0;
+
 static void
 discard(CachedTenant *entry)
 {
@@ -536,6 +539,7 @@ on_invalidate(Datum arg, int cacheid, uint32 hash)
 	HASH_SEQ_STATUS seq;
 	CacheSlot  *slot;
 
+	invalidations++;
 	hash_seq_init(&seq, cache);
 	while ((slot = hash_seq_search(&seq)) != NULL)
 	{
@@ -691,14 +695,26 @@ lookup(Oid serverid, Oid userid)
 	CacheKey	key = {serverid, userid};
 	CacheSlot  *slot;
 	CachedTenant *entry;
+	uint64		before;
 	bool		found;
 
 	init_cache();
 	slot = hash_search(cache, &key, HASH_FIND, NULL);
 	if (slot != NULL)
 		return slot->entry;
-	/* reading the catalogs may raise, and may invalidate: enter it afterwards */
-	entry = build_entry(serverid, userid);
+	/*
+	 * Reading the catalogs may raise, so it is entered afterwards; and it may
+	 * let an invalidation in, of which an entry that is not listed yet would
+	 * not hear: then it is read again.
+	 */
+	for (;;)
+	{
+		before = invalidations;
+		entry = build_entry(serverid, userid);
+		if (before == invalidations)
+			break;
+		discard(entry);
+	}
 	slot = hash_search(cache, &key, HASH_ENTER, &found);
 	MemoryContextSetParent(entry->cxt, CacheMemoryContext);
 	entry->listed = true;

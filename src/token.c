@@ -14,7 +14,7 @@
 #include "common/base64.h"
 #include "common/hashfn.h"
 #include "json.h"
-#include "lib/stringinfo.h"
+#include "mb/pg_wchar.h"
 #include "token.h"
 #include "utils/hsearch.h"
 #include "utils/inval.h"
@@ -166,17 +166,26 @@ token_drop(const Tenant *tenant, uint64 serial)
 
 /* -------------------------------------------------------------- the request */
 
+/* Form data is UTF-8, whatever the database's encoding is. */
+static char *
+form_value(const char *text)
+{
+	return http_encode(pg_server_to_any(text, strlen(text), PG_UTF8));
+}
+
 void
 token_spec(const Tenant *tenant, HttpSpec *spec)
 {
 	char	   *secret = tenant_secret(tenant);
-	char	   *encoded = http_encode(secret);
+	/* a file's bytes are sent as they are */
+	char	   *encoded = tenant->credential == CREDENTIAL_SECRET_FILE ?
+		http_encode(secret) : form_value(secret);
 
 	spec->method = "POST";
 	spec->url = tenant->token_url;
 	spec->content_type = "application/x-www-form-urlencoded";
 	spec->body = psprintf("grant_type=client_credentials&client_id=%s&client_secret=%s",
-						  http_encode(tenant->client_id), encoded);
+						  form_value(tenant->client_id), encoded);
 	spec->body_len = strlen(spec->body);
 	explicit_bzero(secret, strlen(secret));
 	explicit_bzero(encoded, strlen(encoded));
@@ -246,7 +255,8 @@ read_claims(const char *token, MemoryContext cxt)
 	while (len % 4 != 0)
 		text[len++] = '=';
 	json = palloc(pg_b64_dec_len(len) + 1);
-	n = pg_b64_decode(text, len, json, pg_b64_dec_len(len));
+	/* its type is char * up to 17, uint8 * from 18 */
+	n = pg_b64_decode(text, len, (void *) json, pg_b64_dec_len(len));
 	return n > 0 ? json_parse(json, n, cxt, &problem) : NULL;
 }
 

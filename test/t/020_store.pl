@@ -348,6 +348,15 @@ my ($rc, $stdout) = $node->psql('postgres',
 is($stdout, 'caller|"$user", public', 'and where the page does');
 sql('DROP TRIGGER note ON accessreq.request_status');
 
+sql('CREATE FUNCTION public.nested() RETURNS trigger LANGUAGE plpgsql AS $$BEGIN PERFORM '
+	  . (page_sql(50, [ item('x2', 'OK') ]) =~ s/^SELECT//r) . '; RETURN NULL; END$$;'
+	  . 'GRANT CREATE, USAGE ON SCHEMA public TO keeper; ALTER FUNCTION public.nested() OWNER TO keeper;'
+	  . 'GRANT EXECUTE ON ALL FUNCTIONS IN SCHEMA bench TO PUBLIC;'
+	  . 'CREATE TRIGGER nested AFTER INSERT ON accessreq.request_status FOR EACH ROW EXECUTE FUNCTION public.nested()');
+like(page_error(50, [ item('x1', 'OK') ]), qr/ERROR:  55006/, 'a trigger that stores is refused');
+sql('DROP TRIGGER nested ON accessreq.request_status');
+is(page(50, [ item('x1', 'OK') ]), '1|1|0|0|0', 'and the next page is not');
+
 # ---- locks, snapshots
 
 like(page_error(50, [ item('u', 'OK') ], nolock => 1),
@@ -395,6 +404,7 @@ is(fingerprint(), $before, 'no row touched');
 is(page(20, [ item('a', 'CHANGED', approvals([ 1, 'APPROVED' ])), item('d', 'NEW') ]),
 	'2|1|1|0|0', 'changed and new');
 is(approval_states(), 'a.1=APPROVED b.1=PENDING', 'with children');
+is(page(25, [ '{}', item('d', 'NEW'), item('d2', 'NEW'), 'null' ]), '4|1|0|2|0', 'and bad ones');
 sql('GRANT TRIGGER ON accessreq.approval_0 TO mallory; SET ROLE mallory;
 	 CREATE TRIGGER evil BEFORE INSERT ON accessreq.approval_0 FOR EACH ROW EXECUTE FUNCTION public.evil()');
 like(page_error(30, [ item('t', 'OK') ]),

@@ -1,0 +1,389 @@
+# statement_timeout, pg_cancel_backend and pg_terminate_backend end a wait in
+# every phase of a request, with the SQLSTATE they have anywhere else, while
+# the peer stays silent for a minute; and no EXCEPTION block swallows them.
+# How fast exactly is measured by test/bench/cancel.sh.
+
+use strict;
+use warnings;
+
+use AccessReq;
+use PostgreSQL::Test::Cluster;
+use PostgreSQL::Test::Utils;
+use Test::More;
+use Time::HiRes qw(sleep time);
+
+use constant LIMIT_MS => 2000;
+use constant SILENCE => 60;
+
+my $node = accessreq_node('interrupts', conf => 'accessreq.request_timeout = 5min
+accessreq.connect_timeout = 5min
+');
+my $admin = new_session($node);
+
+# ------------------------------------------------------------- silent peers
+
+my ($backlog_port, $hold) = full_backlog();
+
+# accepts, and says nothing: a TLS handshake without an answer
+my $mute = new_listener(sub { sleep SILENCE });
+
+# takes a request and does not answer
+my $headers = new_listener(
+	sub {
+		my ($socket, $n, $note) = @_;
+		read_request($socket) or return;
+		$note->('request');
+		sleep SILENCE;
+	});
+
+# stops in the middle of the header lines
+my $half_headers = new_listener(
+	sub {
+		my ($socket, $n, $note) = @_;
+		read_request($socket) or return;
+		syswrite($socket, "HTTP/1.1 200 OK\r\nContent-Type: application/js");
+		$note->('request');
+		sleep SILENCE;
+	});
+
+# stops in the middle of the body, or drips it
+my $body = new_listener(
+	sub {
+		my ($socket, $n, $note) = @_;
+		read_request($socket) or return;
+		syswrite($socket, "HTTP/1.1 200 OK\r\nContent-Length: 1000\r\n\r\n[{");
+		$note->('request');
+		sleep SILENCE;
+	});
+my $drip = new_listener(
+	sub {
+		my ($socket, $n, $note) = @_;
+		read_request($socket) or return;
+		syswrite($socket, "HTTP/1.1 200 OK\r\nContent-Length: 100000\r\n\r\n[");
+		$note->('request');
+		for (1 .. SILENCE * 100)
+		{
+			syswrite($socket, ' ') or last;
+			sleep 0.01;
+		}
+	});
+
+my %static = (mapping => { access_token => 'a.b.c' });
+my @phases = (
+	[ 'tls', "https://127.0.0.1:" . $mute->port, $mute, 'accepted' ],
+	[ 'token', $headers->url, $headers, 'request' ],
+	[ 'headers', $headers->url, $headers, 'request', %static ],
+	[ 'half_headers', $half_headers->url, $half_headers, 'request', %static ],
+	[ 'body', $body->url, $body, 'request', %static ],
+	[ 'drip', $drip->url, $drip, 'request', %static ]);
+unshift @phases,
+  [ 'connect', "http://127.0.0.1:$backlog_port", undef, undef, %static ]
+  if $backlog_port;
+my $sandbox = new_sandbox();
+
+add_server($node, 'good', $sandbox->url);
+
+# ----------------------------------------------------------------- the tests
+
+# Start a statement and wait until it waits in the phase that is meant.
+sub start_waiting
+{
+	my ($session, $sql, $peer, $word, $before) = @_;
+
+	$session->send($sql);
+	$peer->await($word, $before + 1) if $peer;
+	return backend_waits($admin, $session->backend);
+}
+
+sub noted_so_far
+{
+	my ($peer, $word) = @_;
+	my @all = $peer ? $peer->noted($word) : ();
+
+	return scalar @all;
+}
+
+sub ended_by
+{
+	my ($r, $sqlstate, $what) = @_;
+
+	is($r->{sqlstate}, $sqlstate, "$what: SQLSTATE")
+	  or diag($r->{err});
+	cmp_ok($r->{ms}, '<', LIMIT_MS, "$what: in time");
+	return;
+}
+
+sub still_works
+{
+	my ($session, $what) = @_;
+
+	is($session->run("SELECT accessreq.count_status(server => 'good')")->{out},
+		'600', "$what: the session works");
+	return;
+}
+
+# All three ways, plain and in an EXCEPTION block, against one server.
+sub test_phase
+{
+	my ($session, $name, $peer, $word) = @_;
+	my $call = "accessreq.count_status(server => '$name')";
+	my $guarded =
+	  "DO \$\$BEGIN PERFORM $call; EXCEPTION WHEN OTHERS THEN RAISE NOTICE 'swallowed'; END\$\$";
+	my ($before, $r, $start);
+
+	$r = $session->run("SET statement_timeout = '300ms'; SELECT $call");
+	ended_by($r, '57014', "$name, statement_timeout");
+	$r = $session->run($guarded);
+	ended_by($r, '57014', "$name, statement_timeout in a block");
+	unlike($r->{err}, qr/swallowed/, "$name, statement_timeout: not swallowed");
+	$session->run('RESET statement_timeout');
+	still_works($session, "$name, statement_timeout");
+
+	for my $sql ("SELECT $call", $guarded)
+	{
+		my $how = $sql eq $guarded ? "$name, cancel in a block" : "$name, cancel";
+
+		$before = noted_so_far($peer, $word);
+		start_waiting($session, $sql, $peer, $word, $before);
+		$start = $session->{sent} = time;
+		$admin->value('SELECT pg_cancel_backend(' . $session->backend . ')');
+		$r = $session->finish;
+		ended_by($r, '57014', $how);
+		unlike($r->{err}, qr/swallowed/, "$how: not swallowed");
+	}
+	still_works($session, "$name, cancel");
+
+	my $victim = new_session($node);
+	$before = noted_so_far($peer, $word);
+	start_waiting($victim, $guarded, $peer, $word, $before);
+	$victim->{sent} = time;
+	$admin->value('SELECT pg_terminate_backend(' . $victim->backend . ')');
+	$r = $victim->finish;
+	ended_by($r, '57P01', "$name, terminate");
+	unlike($r->{err}, qr/swallowed/, "$name, terminate: not swallowed");
+	ok( poll_until(
+			'the backend to be gone',
+			sub {
+				$admin->value('SELECT count(*) FROM pg_stat_activity WHERE pid = '
+					  . $victim->backend) == 0;
+			}),
+		"$name, terminate: the backend is gone");
+	cmp_ok((time - $victim->{sent}) * 1000, '<', LIMIT_MS, "$name, terminate: gone in time");
+	$victim->quit;
+	return;
+}
+
+note('no full backlog can be made here: the phase connect is not tested')
+  unless $backlog_port;
+my $session = new_session($node);
+for my $phase (@phases)
+{
+	my ($name, $url, $peer, $word, %o) = @$phase;
+
+	add_server($node, $name, $url, %o);
+	test_phase($session, $name, $peer, $word);
+}
+
+# -------------------------------------------- the budget, a retry, Retry-After
+
+sub cancelled_while_waiting
+{
+	my ($what, $sql, $sqlstate) = @_;
+	my $r;
+
+	$session->send($sql);
+	backend_waits($admin, $session->backend);
+	$session->{sent} = time;
+	$admin->value('SELECT pg_cancel_backend(' . $session->backend . ')');
+	$r = $session->finish;
+	ended_by($r, '57014', $what);
+	still_works($session, $what);
+	return;
+}
+
+add_server($node, 'narrow', $sandbox->url,
+	options => { rate_limit => 2 },
+	mapping => { client_id => 'narrow', client_secret => 'sandbox-secret' });
+$session->value("SELECT accessreq.count_status(server => 'narrow')");
+cancelled_while_waiting('waiting for the budget',
+	"SELECT accessreq.count_status(server => 'narrow')");
+
+add_server($node, 'later', $sandbox->url,
+	mapping => { client_id => 'later', client_secret => 'sandbox-secret' });
+$sandbox->fault('status', path => 'access-request-status', status => 429,
+	headers => { 'Retry-After' => '60' });
+cancelled_while_waiting('waiting as Retry-After says',
+	"SELECT accessreq.count_status(server => 'later')");
+$sandbox->no_faults;
+
+# a call that is free again: no descriptor of it is left (080 counts them)
+is($admin->value("SELECT count(*) FROM pg_locks WHERE pid = " . $session->backend),
+	'0', 'no lock is left');
+
+# --------------------------------------------------------------- CALL sync
+
+add_server($node, 'pulled', $sandbox->url);
+add_server($node, 'pulled_hung', $headers->url, %static);
+cancelled_while_waiting('CALL sync', "CALL accessreq.sync('pulled_hung')");
+is($admin->value("SELECT count(*) FROM accessreq.sync_run WHERE server = 'pulled_hung' AND finished IS NULL"),
+	'1', 'CALL sync, cancelled: its run is there');
+is($admin->value("SELECT count(*) FROM pg_locks WHERE locktype = 'object' AND objsubid IN (1, 2)"),
+	'0', 'CALL sync, cancelled: its locks are not');
+
+my $r = $session->run("SET statement_timeout = '300ms'; CALL accessreq.sync('pulled_hung')");
+ended_by($r, '57014', 'CALL sync, statement_timeout');
+$session->run('RESET statement_timeout');
+
+# on its second page
+$sandbox->fault('hang', path => 'access-request-status', skip => 1);
+$session->send("CALL accessreq.sync('pulled')");
+ok( poll_until(
+		'the first page to be stored',
+		sub {
+			$admin->value("SELECT count(*) FROM accessreq.request_status WHERE server = 'pulled'") == 250;
+		}),
+	'the first page is stored while the second hangs');
+backend_waits($admin, $session->backend);
+
+# a second pull waits for the first
+my $second = new_session($node);
+$second->send("CALL accessreq.sync('pulled')");
+ok( poll_until(
+		'the second pull to wait',
+		sub {
+			$admin->value('SELECT count(*) FROM pg_locks WHERE NOT granted AND pid = '
+				  . $second->backend) == 1;
+		}),
+	'the second pull waits for the lock');
+$second->{sent} = time;
+$admin->value('SELECT pg_cancel_backend(' . $second->backend . ')');
+$r = $second->finish;
+ended_by($r, '57014', 'waiting for another pull, cancelled');
+like($r->{err}, qr/waiting for the pull of server "pulled" by process ${\ $session->backend} to end/,
+	'and it said for whom it waited');
+is($second->run("SELECT accessreq.count_status(server => 'good')")->{out},
+	'600', 'waiting for another pull, cancelled: the session works');
+
+$session->{sent} = time;
+$admin->value('SELECT pg_terminate_backend(' . $session->backend . ')');
+ended_by($session->finish, '57P01', 'CALL sync, terminate');
+$session->quit;
+$sandbox->no_faults;
+
+$_->stop for $mute, $headers, $half_headers, $body, $drip;
+undef $hold;
+$node->stop;
+
+# --------------------------------------------------- a name server that hangs
+
+# A server in a mount and a network namespace of its own, with a resolv.conf
+# that names a listener which takes questions and answers none.
+sub start_in_namespace
+{
+	my ($cluster) = @_;
+	my $dir = $PostgreSQL::Test::Utils::tmp_check;
+	my ($uid, $gid) = ($>, $) + 0);
+	my $log = $cluster->logfile;
+	my $data = $cluster->data_dir;
+	my $port = $cluster->port;
+
+	append_to_file("$dir/resolv.conf", "nameserver 127.0.0.1\noptions timeout:30 attempts:2\n");
+	unlink "$dir/questions";
+	append_to_file("$dir/namespace.pl", <<'PERL');
+use strict; use warnings; use Socket;
+my ($dir, $uid, $gid, @start) = @ARGV;
+socket(my $s, AF_INET, SOCK_DGRAM, 0) or die "socket: $!";
+# SIOCSIFFLAGS: lo up
+ioctl($s, 0x8914, my $request = pack('a16 s x14', 'lo', 0x41)) or die "lo: $!";
+system('mount', '--bind', "$dir/resolv.conf", '/etc/resolv.conf') == 0 or die "mount";
+socket(my $dns, AF_INET, SOCK_DGRAM, 0) or die "socket: $!";
+bind($dns, pack_sockaddr_in(53, inet_aton('127.0.0.1'))) or die "bind: $!";
+my $pid = fork // die "fork: $!";
+if ($pid == 0)
+{
+	$SIG{ALRM} = 'DEFAULT';
+	alarm 300;
+	open(STDOUT, '>', '/dev/null'); open(STDERR, '>', '/dev/null');
+	open(my $log, '>>', "$dir/questions");
+	while (defined recv($dns, my $question, 4096, 0)) { syswrite($log, '?'); }
+	exit;
+}
+print "$pid\n";
+# a server refuses to run as root, which we are in here
+exec 'unshare', '--user', "--map-user=$uid", "--map-group=$gid", @start or die "exec: $!";
+PERL
+	my @start = ('pg_ctl', '-D', $data, '-l', $log, '-w', 'start');
+	my $out = "$dir/namespace.out";
+	my $status = system(
+		"unshare --user --map-root-user -m -n perl '$dir/namespace.pl' '$dir' $uid $gid @start"
+		  . " > '$out' 2> '$dir/namespace.err' < /dev/null");
+	my ($pid) = slurp_from($out) =~ /^(\d+)$/m;
+
+	return ($status == 0, $pid, slurp_from("$dir/namespace.err"));
+}
+
+SKIP:
+{
+	my $dns_node = accessreq_node('stuck_dns', start => 0,
+		conf => "accessreq.request_timeout = 5min\naccessreq.connect_timeout = 5min\n");
+	my ($started, $dns_pid, $why) = start_in_namespace($dns_node);
+
+	unless ($started)
+	{
+		kill 'TERM', $dns_pid if $dns_pid;
+		chomp $why;
+		skip("no mount and network namespace can be had here: $why", 1);
+	}
+	$dns_node->_update_pid(1);
+	$dns_node->safe_psql('postgres', 'CREATE EXTENSION accessreq');
+	add_server($dns_node, 'dns', 'https://hung.example', %static);
+	$node = $dns_node;
+	$admin = new_session($node);
+
+	my $questions = sub { length slurp_from("$PostgreSQL::Test::Utils::tmp_check/questions") };
+	my $call = "accessreq.count_status(server => 'dns')";
+	my $guarded =
+	  "DO \$\$BEGIN PERFORM $call; EXCEPTION WHEN OTHERS THEN RAISE NOTICE 'swallowed'; END\$\$";
+	$session = new_session($node);
+
+	for my $sql ("SELECT $call", $guarded)
+	{
+		my $how = $sql eq $guarded ? 'dns, in a block' : 'dns';
+		my $before = $questions->();
+
+		$r = $session->run("SET statement_timeout = '500ms'; $sql");
+		ended_by($r, '57014', "$how, statement_timeout");
+		unlike($r->{err}, qr/swallowed/, "$how, statement_timeout: not swallowed");
+		cmp_ok($questions->(), '>', $before, "$how: the name server was asked");
+		$session->run('RESET statement_timeout');
+
+		$before = $questions->();
+		$session->send($sql);
+		poll_until('the question', sub { $questions->() > $before });
+		backend_waits($admin, $session->backend);
+		$session->{sent} = time;
+		$admin->value('SELECT pg_cancel_backend(' . $session->backend . ')');
+		$r = $session->finish;
+		ended_by($r, '57014', "$how, cancel");
+		unlike($r->{err}, qr/swallowed/, "$how, cancel: not swallowed");
+		is($session->value('SELECT 1'), '1', "$how, cancel: the session works");
+	}
+	$session->send("SELECT $call");
+	backend_waits($admin, $session->backend);
+	$session->{sent} = time;
+	$admin->value('SELECT pg_terminate_backend(' . $session->backend . ')');
+	$r = $session->finish;
+	ended_by($r, '57P01', 'dns, terminate');
+	ok( poll_until('the backend to be gone', sub { !kill 0, $session->backend }, 5),
+		'dns, terminate: the backend is gone');
+	cmp_ok((time - $session->{sent}) * 1000, '<', LIMIT_MS, 'dns, terminate: gone in time');
+	$session->quit;
+	$admin->quit;
+	# the resolver's threads of the sessions before must not hold up a stop
+	my $begin = time;
+	$dns_node->stop('fast');
+	cmp_ok(time - $begin, '<', 10, 'dns: the server stops');
+	kill 'TERM', $dns_pid;
+}
+
+done_testing();
