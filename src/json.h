@@ -27,12 +27,14 @@ typedef struct JsonSpan
 	size_t		len;
 	const char *id;				/* value of the top-level string key asked
 								 * for, raw bytes between its quotes, or NULL;
-								 * NULL too where it holds an escape */
+								 * NULL too where it, or any top-level key,
+								 * holds an escape */
 	size_t		id_len;
 	int			replaced;		/* U+0000 and lone surrogates that were
 								 * replaced by U+FFFD in place */
-	const char *problem;		/* why it is not JSON that PostgreSQL accepts,
-								 * or NULL; a constant string */
+	const char *problem;		/* what the cut found wrong, or NULL; a
+								 * constant string.  json_parse() finds the
+								 * rest: what both accept PostgreSQL accepts */
 } JsonSpan;
 
 /*

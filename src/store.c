@@ -216,7 +216,8 @@ static const StoreTable tables[NUM_TABLES] = {
 	[TABLE_STATUS] = {"request_status", status_columns, lengthof(status_columns), 2},
 	[TABLE_APPROVAL] = {"approval", approval_columns, lengthof(approval_columns), 3},
 	[TABLE_PHASE] = {"phase", phase_columns, lengthof(phase_columns), 3},
-	[TABLE_WORK_ITEM] = {"manual_work_item", work_item_columns, lengthof(work_item_columns), 3},
+	[TABLE_WORK_ITEM] = {"manual_work_item", work_item_columns,
+	lengthof(work_item_columns), 3},
 };
 
 #define QUARANTINE_TABLE "quarantined_item"
@@ -807,7 +808,8 @@ read_looked_up(Store *store)
 		bool		isnull;
 
 		ExecStoreHeapTuple(SPI_tuptable->vals[i], slot, false);
-		item = find_candidate(store, DatumGetTextPP(slot_getattr(slot, 1, &isnull)));
+		item = find_candidate(store,
+							  DatumGetTextPP(slot_getattr(slot, 1, &isnull)));
 		if (item != NULL)
 		{
 			MemoryContext spi_cxt = MemoryContextSwitchTo(store->cxt);
@@ -947,7 +949,8 @@ put_table_row(Rows *rows, RowSet *sets, TableId table, Datum *values, bool *null
 }
 
 static void
-put_status(Store *store, Rows *rows, RowSet *sets, const StoreItem *target, const StatusItem *item)
+put_status(Store *store, Rows *rows, RowSet *sets, const StoreItem *target,
+		   const StatusItem *item)
 {
 	Datum		values[MAX_COLUMNS];
 	bool		nulls[MAX_COLUMNS];

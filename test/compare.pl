@@ -62,20 +62,26 @@ sub cut_array
 	my ($depth, $start, @items) = (0);
 
 	pos($text) = 0;
-	while ($text =~ /\G(?:[^"\[\]{},]+|"(?:[^"\\]++|\\.)*+"|([\[{])|([\]}])|(,))/gcs)
+	# up to the next bracket or comma that is in no string
+	while ($text =~ /\G[^"\[\]{},]*(?:"(?:[^"\\]++|\\.)*+"[^"\[\]{},]*)*/gcs)
 	{
-		if (defined $1)
+		my $at = pos $text;
+		last if $at >= length $text;
+		my $c = substr $text, $at, 1;
+		pos($text) = $at + 1;
+		if ($c eq '[' || $c eq '{')
 		{
-			$start = $+[0] if ++$depth == 1;
+			$start = $at + 1 if ++$depth == 1;
 		}
-		elsif ((defined $2 && --$depth == 0) || (defined $3 && $depth == 1))
+		elsif ($c eq ',' ? $depth == 1 : $c ne '"' && --$depth == 0)
 		{
-			my $item = substr $text, $start, $-[0] - $start;
+			my $item = substr $text, $start, $at - $start;
 			push @items, $item if $item =~ /\S/;
-			$start = $+[0];
+			$start = $at + 1;
 		}
+		return undef if $c eq '"' || $depth < 0;
 	}
-	return $depth == 0 && pos($text) == length $text ? \@items : undef;
+	return $depth == 0 ? \@items : undef;
 }
 
 # The escapes that PostgreSQL cannot store, replaced: U+0000 and surrogates

@@ -20,7 +20,7 @@ build() {
 		objects+=("$src/$file.c")
 	done
 	"${CC:-gcc}" -std=c11 -D_GNU_SOURCE -O2 -g -Wall -Wextra -Wno-unused-parameter \
-		-Werror=implicit-function-declaration -fno-strict-aliasing -fwrapv -fexcess-precision=standard -fPIC -shared \
+		-Werror=implicit-function-declaration -fno-strict-aliasing -fwrapv -fPIC -shared \
 		-Wl,-Bsymbolic -DSTORE_BENCH ${STORE_BENCH_CFLAGS:-} \
 		-I"$here" -I"$src" -isystem "$($pg_config --includedir-server)" \
 		$(pkg-config --cflags libcjson) "$here/store_bench.c" "${objects[@]}" \
