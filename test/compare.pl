@@ -204,8 +204,11 @@ sub time_value
 	($h, $mi, $s) = ($h // 0, $mi // 0, $s // 0);
 	return undef if $y < 1 || $mo < 1 || $mo > 12 || $d < 1 || $d > month_length($y, $mo + 0);
 	return undef if $h > 24 || $mi > 59 || $s > 60 || ($h == 24 && ($mi > 0 || $s > 0));
-	$offset = ($1 eq '-' ? -1 : 1) * ($2 * 60 + ($3 // 0)) * 60
-	  if defined $zone && $zone =~ /^([+-])(\d\d):?(\d\d)?$/;
+	if (defined $zone && $zone =~ /^([+-])(\d\d):?(\d\d)?$/)
+	{
+		return undef if $2 > 15 || ($3 // 0) > 59;    # no zone is that far away
+		$offset = ($1 eq '-' ? -1 : 1) * ($2 * 60 + ($3 // 0)) * 60;
+	}
 	my $usecs = int((substr(($f // 0) . '0' x 9, 0, 9) + 500) / 1000);
 	return ((days($y, $mo, $d) * 24 + $h) * 60 + $mi) * 60 * 1000000 + ($s - $offset) * 1000000 +
 	  $usecs;

@@ -559,12 +559,13 @@ my $files = 0;
 
 # A TCP listener on the loopback address.  The handler gets each connection in
 # a process of its own: (socket, number of the connection, note), where note
-# writes down a word and a text, to be read by noted().
+# writes down a word and a text, to be read by noted().  Options: port.
 sub new
 {
-	my ($class, $handler) = @_;
+	my ($class, $handler, %o) = @_;
 	my $server = IO::Socket::INET->new(
 		LocalAddr => '127.0.0.1',
+		LocalPort => $o{port} || 0,
 		Listen => 64,
 		ReuseAddr => 1) or die "listen: $!";
 	my $file = "$PostgreSQL::Test::Utils::tmp_check/listener_$$" . '_' . ++$files;
