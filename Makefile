@@ -54,3 +54,8 @@ regress-check:
 	$(pg_regress_installcheck) $(REGRESS_OPTS) $(REGRESS)
 isolation-check:
 	$(if $(ISOLATION),$(pg_isolation_regress_installcheck) $(ISOLATION_OPTS) $(ISOLATION))
+
+# The suites' names, for script/test-valgrind.
+.PHONY: print-regress
+print-regress:
+	@echo $(REGRESS)

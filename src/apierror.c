@@ -286,12 +286,16 @@ describe_status(ApiError *e, const Tenant *tenant, const char *what,
 
 /* The token's own answers: a 400 or 401 there is a wrong client or secret. */
 static void
-describe_token_status(ApiError *e, const Tenant *tenant, const HttpResponse *response)
+describe_token_status(ApiError *e, const Tenant *tenant, const char *what,
+					  const HttpResponse *response)
 {
 	if (response->status != 400 && response->status != 401 && response->status != 403)
 		return;
 	e->outcome = API_DENIED;
 	e->sqlstate = ERRCODE_INVALID_PASSWORD;
+	e->message = message(tenant, what,
+						 psprintf("the tenant does not accept the client or its secret (HTTP %d)",
+								  response->status));
 	e->hint = psprintf("Check client_id and secret of the user mapping for server \"%s\", and that the personal access token was not deleted in the tenant.",
 					   tenant->server);
 }
@@ -310,7 +314,7 @@ api_error_describe(const Tenant *tenant, const char *what,
 	{
 		describe_status(e, tenant, what, response, changes && !token);
 		if (token)
-			describe_token_status(e, tenant, response);
+			describe_token_status(e, tenant, what, response);
 	}
 	/* without a token nothing was sent of what was asked for */
 	if (token && e->outcome != API_DENIED && e->outcome != API_LIMITED)

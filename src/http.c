@@ -779,10 +779,15 @@ finish_transfer(HttpRequest *r, CURLcode code)
 {
 	HttpResponse *resp = &r->response;
 	long		status = 0;
+	long		request_size = 0;
 	const char *words;
 
 	curl_easy_getinfo(r->easy, CURLINFO_RESPONSE_CODE, &status);
 	resp->status = (int) status;
+	/* one with a body has said so itself when the body was read */
+	if (r->body == NULL &&
+		curl_easy_getinfo(r->easy, CURLINFO_REQUEST_SIZE, &request_size) == CURLE_OK)
+		resp->sent = request_size > 0;
 	resp->failure = classify(r, code);
 	words = r->errbuf[0] ? r->errbuf : curl_easy_strerror(code);
 	if (resp->failure != HTTP_ANSWERED)

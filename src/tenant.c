@@ -309,7 +309,7 @@ refuse_unknown(const char *name, Oid catalog)
 		UserMappingRelationId : ForeignServerRelationId;
 	char	   *valid = list_options(catalog);
 
-	if (find_option(name, other) != NULL)
+	if (valid[0] && find_option(name, other) != NULL)
 		ereport(ERROR,
 				(errcode(ERRCODE_FDW_INVALID_OPTION_NAME),
 				 other == UserMappingRelationId ?
@@ -757,7 +757,7 @@ tenant_check_host(const char *text)
 				 errmsg("host \"%s\" is not in accessreq.allowed_hosts", url.host),
 				 errdetail("Secrets are sent to the hosts that this setting lists and to no others: \"%s\".",
 						   accessreq_allowed_hosts),
-				 errhint("Correct base_url with ALTER SERVER, or ask a superuser to add the host to the setting.")));
+				 errhint("Correct the URL with ALTER SERVER, or ask a superuser to add the host to the setting.")));
 }
 
 const Tenant *

@@ -19,6 +19,7 @@ uint64_t	orders_version = 1;
 
 static Order *orders[MAX_ORDERS];
 static int	norders;
+static uint64_t uses;
 
 /* The time of a row for sorting; null lies beyond every date. */
 int64_t
@@ -273,6 +274,24 @@ orders_stale(void)
 		orders[i]->stale = true;
 }
 
+/*
+ * Makes room for another order.  The one that was least recently used goes:
+ * those that a query is at work with never do.
+ */
+static void
+evict(void)
+{
+	int			oldest = 0;
+
+	for (int i = 1; i < norders; i++)
+		if (orders[i]->used < orders[oldest]->used)
+			oldest = i;
+	orders_version++;
+	free(orders[oldest]->rows);
+	free(orders[oldest]);
+	orders[oldest] = orders[--norders];
+}
+
 /* The order with these keys, made or mended if need be. */
 Order *
 order_get(const SortKey *keys, int nkeys, bool executing_only)
@@ -291,13 +310,8 @@ order_get(const SortKey *keys, int nkeys, bool executing_only)
 	}
 	if (o == NULL)
 	{
-		if (norders == MAX_ORDERS)	/* the last one gives way */
-		{
-			orders_version++;
-			norders--;
-			free(orders[norders]->rows);
-			free(orders[norders]);
-		}
+		if (norders == MAX_ORDERS)
+			evict();
 		o = xmalloc(sizeof(Order));
 		memset(o, 0, sizeof(Order));
 		for (int k = 0; k < nkeys; k++)
@@ -309,6 +323,7 @@ order_get(const SortKey *keys, int nkeys, bool executing_only)
 	}
 	if (o->stale)
 		order_fill(o, tenant.items, tenant.n);
+	o->used = ++uses;
 	return o;
 }
 

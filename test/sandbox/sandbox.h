@@ -150,6 +150,7 @@ typedef struct Order
 	int			nkeys;
 	bool		executing_only;
 	bool		stale;			/* rebuilt at its next use */
+	uint64_t	used;			/* the higher, the later */
 	Item	  **rows;
 	size_t		n;
 	size_t		cap;
