@@ -132,7 +132,7 @@ SET accessreq.allowed_hosts = '*.api.identitynow.com';
 SELECT tst.fails($$SELECT accessreq.count_status(server => 'acme')$$);
 SET accessreq.allowed_hosts = '';
 SELECT tst.fails($$SELECT accessreq.count_status(server => 'acme')$$);
-RESET accessreq.allowed_hosts;
+SET accessreq.allowed_hosts = '127.0.0.1';
 ALTER SERVER acme OPTIONS (ADD token_url 'https://elsewhere.example.com/oauth/token');
 SELECT tst.fails($$SELECT accessreq.count_status(server => 'acme')$$);
 ALTER SERVER acme OPTIONS (DROP token_url);
@@ -146,6 +146,7 @@ RESET accessreq.enabled;
 -- a secret from a file: read at use, by the rule of ssl_key_file
 SELECT current_setting('data_directory') || '/accessreq_test_secret' AS file \gset
 COPY (SELECT 'sandbox-secret') TO :'file';
+COPY (SELECT 'x') TO PROGRAM 'chmod 600 accessreq_test_secret';
 ALTER USER MAPPING FOR CURRENT_USER SERVER acme OPTIONS (DROP client_secret, ADD client_secret_file :'file');
 SELECT accessreq.count_status(filters => 'accountActivityItemId eq "none"', server => 'acme');
 COPY (SELECT 'x') TO PROGRAM 'chmod 644 accessreq_test_secret';

@@ -426,6 +426,7 @@ api_bulk_cancel(CallSpec *spec, const Tenant *tenant, const char *const *ids, in
 	append_member(&buf, "comment", comment);
 	appendStringInfoChar(&buf, '}');
 	fill(spec, tenant, "POST", endpoint_path(tenant, API_BULK_CANCEL),
+		 nids == 1 ? psprintf("cancel access request \"%s\"", api_error_text(ids[0])) :
 		 psprintf("cancel %d access requests", nids));
 	spec->body = buf.data;
 }

@@ -56,7 +56,7 @@ extern ApiError *api_error_bad_answer(const Tenant *tenant, const char *what,
 									  const HttpResponse *response,
 									  const char *problem, bool changes);
 
-extern void api_error_raise(const ApiError *error) pg_attribute_noreturn();
+extern _Noreturn void api_error_raise(const ApiError *error);
 
 /* UTF-8 of the tenant for a message: what cannot be converted becomes "?". */
 extern char *api_error_text(const char *utf8);

@@ -61,7 +61,7 @@ typedef struct Tenant
 /*
  * The server meant by "name"; NULL means accessreq.server, else the only
  * server of this wrapper that the role may use.  Raises 42704 where there is
- * none, 42809 where it is another wrapper's, 42P09 where there are several.
+ * none, 42809 where it is another wrapper's, 42P08 where there are several.
  */
 extern Oid	tenant_resolve(const char *name, Oid userid);
 
