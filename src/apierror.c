@@ -289,6 +289,8 @@ static void
 describe_token_status(ApiError *e, const Tenant *tenant, const char *what,
 					  const HttpResponse *response)
 {
+	if (response->status == 404)
+		e->hint = pstrdup("Check base_url, and token_url where the server has one.");
 	if (response->status != 400 && response->status != 401 && response->status != 403)
 		return;
 	e->outcome = API_DENIED;

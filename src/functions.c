@@ -71,7 +71,7 @@ server_text_or_null(const char *text, bool *isnull)
 
 /* The body of an answer as jsonb; an empty one, or none at all, is {}. */
 static Datum
-answer_jsonb(const Tenant *tenant, Call *call, bool changes)
+answer_jsonb(const CallSpec *spec, Call *call, bool changes)
 {
 	HttpResponse *r = call_response(call);
 	const char *problem;
@@ -82,7 +82,7 @@ answer_jsonb(const Tenant *tenant, Call *call, bool changes)
 		/* a 202 is a 202 whatever its body looks like */
 		if (changes || strspn(r->body, " \t\r\n") == r->body_len)
 			return row_jsonb("{}", 2);
-		api_error_raise(api_error_bad_answer(tenant, "read the answer", r, problem, false));
+		api_error_raise(api_error_bad_answer(spec->tenant, spec->what, r, problem, false));
 	}
 	return row_jsonb(r->body, r->body_len);
 }
@@ -352,7 +352,7 @@ accessreq_cancel(PG_FUNCTION_ARGS)
 			hinted.hint = "A request can be cancelled only before its approval has passed; after that use accessreq.close().";
 		api_error_raise(&hinted);
 	}
-	answer = answer_jsonb(session->tenant, call, true);
+	answer = answer_jsonb(&spec, call, true);
 	session_close(session);
 	return answer;
 }
@@ -554,7 +554,7 @@ accessreq_get_config(PG_FUNCTION_ARGS)
 	Datum		answer;
 
 	api_get_config(&spec, session->tenant);
-	answer = answer_jsonb(session->tenant, call_run_or_raise(session->calls, &spec), false);
+	answer = answer_jsonb(&spec, call_run_or_raise(session->calls, &spec), false);
 	session_close(session);
 	return answer;
 }
@@ -570,7 +570,7 @@ put_config(Session *session, const char *function, const char *body)
 	session_log_write(session, function, NULL, 0, call);
 	if (call_error(call) != NULL)
 		api_error_raise(call_error(call));
-	return answer_jsonb(session->tenant, call, true);
+	return answer_jsonb(&spec, call, true);
 }
 
 static char *

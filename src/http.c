@@ -93,6 +93,7 @@ struct HttpRequest
 	bool		taken;			/* returned by http_wait()? */
 	bool		too_large;
 	bool		no_memory;
+	bool		headers_done;	/* has the empty line after them come? */
 	size_t		header_bytes;
 	size_t		body_alloc;
 	size_t		max_response;
@@ -365,7 +366,12 @@ on_header(char *line, size_t size, size_t nitems, void *arg)
 		return 0;
 	}
 	if (n >= 5 && memcmp(line, "HTTP/", 5) == 0)
+	{
 		reset_headers(&r->response);
+		r->headers_done = false;
+	}
+	else if (line[0] == '\r' || line[0] == '\n')
+		r->headers_done = true;
 	else if ((colon = memchr(line, ':', n)) != NULL)
 		note_header(&r->response, line, n, colon - line);
 	return n;
@@ -743,7 +749,8 @@ classify(const HttpRequest *r, CURLcode code)
 	switch (code)
 	{
 		case CURLE_OK:
-			return HTTP_ANSWERED;
+			/* libcurl takes an end amid the header lines for an empty body */
+			return r->headers_done ? HTTP_ANSWERED : HTTP_FAILED_BROKEN;
 		case CURLE_COULDNT_RESOLVE_HOST:
 			return HTTP_FAILED_RESOLVE;
 		case CURLE_COULDNT_CONNECT:
@@ -766,8 +773,10 @@ classify(const HttpRequest *r, CURLcode code)
 		case CURLE_SSL_ENGINE_NOTFOUND:
 		case CURLE_SSL_ENGINE_SETFAILED:
 		case CURLE_URL_MALFORMAT:
-		case CURLE_UNSUPPORTED_PROTOCOL:
 			return HTTP_FAILED_LOCAL;
+		case CURLE_UNSUPPORTED_PROTOCOL:
+			/* a library without TLS; after sending, an answer that is not HTTP */
+			return r->response.sent ? HTTP_FAILED_BROKEN : HTTP_FAILED_LOCAL;
 		default:
 			return HTTP_FAILED_BROKEN;
 	}
@@ -789,7 +798,9 @@ finish_transfer(HttpRequest *r, CURLcode code)
 		curl_easy_getinfo(r->easy, CURLINFO_REQUEST_SIZE, &request_size) == CURLE_OK)
 		resp->sent = request_size > 0;
 	resp->failure = classify(r, code);
-	words = r->errbuf[0] ? r->errbuf : curl_easy_strerror(code);
+	words = r->errbuf[0] ? r->errbuf :
+		code == CURLE_OK ? "The answer ended amid its header lines" :
+		curl_easy_strerror(code);
 	if (resp->failure != HTTP_ANSWERED)
 		strlcpy(resp->error, words, sizeof(resp->error));
 	if (resp->failure == HTTP_ANSWERED && resp->body == NULL)

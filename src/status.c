@@ -105,7 +105,7 @@ bad_item(Output *out, const char *problem, const JsonSpan *span)
 			 span->id != NULL ?
 			 errdetail("Item \"%s\": %s.",
 					   api_error_text(pnstrdup(span->id, span->id_len)), problem) :
-			 errdetail("%s.", problem),
+			 errdetail("The item: %s.", problem),
 			 errhint("CALL accessreq.sync() puts such an item aside and stores the others.")));
 }
 
@@ -351,7 +351,8 @@ put_value(Output *out, const char *text, size_t len)
  * hash tells, or we would never end.
  */
 static bool
-take_get_page(Output *out, Call *call, int64 limit, uint64 *last_hash, int *nrows)
+take_get_page(Output *out, const char *what, Call *call, int64 limit,
+			  uint64 *last_hash, int *nrows)
 {
 	HttpResponse *r = call_response(call);
 	size_t		start = strspn(r->body, " \t\r\n");
@@ -364,7 +365,7 @@ take_get_page(Output *out, Call *call, int64 limit, uint64 *last_hash, int *nrow
 	{
 		json_clean(r->body, r->body_len);
 		if (json_parse(r->body, r->body_len, out->item_cxt, &problem) == NULL)
-			api_error_raise(api_error_bad_answer(out->session->tenant, "read the answer", r,
+			api_error_raise(api_error_bad_answer(out->session->tenant, what, r,
 												 problem, false));
 		put_value(out, r->body, r->body_len);
 		return false;
@@ -373,7 +374,7 @@ take_get_page(Output *out, Call *call, int64 limit, uint64 *last_hash, int *nrow
 		return false;
 	*last_hash = hash;
 	if (!json_cut_page(r->body, r->body_len, "id", &items, nrows, &problem))
-		api_error_raise(api_error_bad_answer(out->session->tenant, "read the answer", r,
+		api_error_raise(api_error_bad_answer(out->session->tenant, what, r,
 											 problem, false));
 	for (int i = 0; i < *nrows && out->rows < out->max_rows; i++)
 		put_value(out, items[i].start, items[i].len);
@@ -416,7 +417,7 @@ accessreq_get(PG_FUNCTION_ARGS)
 			break;
 		if (call_error(call) != NULL)
 			api_error_raise(call_error(call));
-		more = take_get_page(&out, call, limit, &last_hash, &nrows);
+		more = take_get_page(&out, spec.what, call, limit, &last_hash, &nrows);
 		offset += nrows;
 		call_free(call);
 	}

@@ -568,7 +568,7 @@ sub test_faults
 {
 	my ($s) = @_;
 	my $fault = sub { admin($s, 'DELETE', 'fault'); admin($s, 'POST', 'fault', {@_}) };
-	my $page = sub { status($s, limit => 4, sorters => 'created') };
+	my $page = sub { my $r = status($s, limit => 4, sorters => 'created'); $r->{json} //= []; $r };
 	$fault->(kind => 'status', status => 503, path => 'status', skip => 1, headers => { 'Retry-After' => '2' });
 	my @codes = map { $page->()->{status} } 1 .. 3;
 	is("@codes", '200 503 200', 'one 503 after one');
@@ -577,8 +577,9 @@ sub test_faults
 	$fault->(kind => 'redirect');
 	ok($page->()->{headers}{location}, 'redirect');
 	$fault->(kind => 'garbage');
-	ok(!defined $page->()->{json}, 'garbage');
-	$fault->(kind => $_), is($page->()->{status}, 599, $_) for qw(close drop_answer truncate);
+	is(scalar @{ $page->()->{json} }, 0, 'garbage');
+	# more than once: this client tries again where a kept connection closes
+	$fault->(kind => $_, count => -1), is($page->()->{status}, 599, $_) for qw(close drop_answer truncate);
 	$fault->(kind => 'bad_item', body => '{"oops"');
 	like_page($page->()->{content}, qr/,\{"oops",\{/, 'bad_item');
 	$fault->(kind => 'duplicate');

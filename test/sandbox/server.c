@@ -124,13 +124,14 @@ wake_sleepers(void)
 			*p = x->next_asleep;
 			x->asleep = false;
 			MHD_resume_connection(x->connection);
+			next = now;			/* the library looks at it when it is run */
 			continue;
 		}
 		if (x->wake_at < next)
 			next = x->wake_at;
 		p = &x->next_asleep;
 	}
-	if (sleepers == NULL)
+	if (next == FOREVER && sleepers == NULL)
 		return -1;
 	return next - now > 500 ? 500 : (int) (next - now);
 }
