@@ -37,10 +37,12 @@ SHLIB_LINK = -Wl,-Bsymbolic $(shell $(PKG_CONFIG) --libs libcurl libcjson)
 
 # These want a server with accessreq preloaded and a sandbox tenant, whose URL
 # is in ACCESSREQ_SANDBOX_URL: script/test starts both.
-REGRESS = setup options
+REGRESS = setup options calls limits status apis errors privileges sync plans
 REGRESS_OPTS = --inputdir=. --load-extension=accessreq
-ISOLATION =
-ISOLATION_OPTS = --inputdir=test
+ISOLATION = pull drop
+ISOLATION_OPTS = --inputdir=test --load-extension=accessreq
+# specs cannot read the environment, as the sql files do
+isolation-check installcheck: export PGOPTIONS += -c accessreq_test.sandbox=$(ACCESSREQ_SANDBOX_URL)
 TAP_TESTS = 1
 PROVE_TESTS = test/t/*.pl
 

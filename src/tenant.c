@@ -482,8 +482,12 @@ tenant_check_usage(Oid serverid, Oid userid)
 	AclResult	result = compat_server_aclcheck(serverid, userid, ACL_USAGE);
 
 	if (result != ACLCHECK_OK)
-		aclcheck_error(result, OBJECT_FOREIGN_SERVER,
-					   GetForeignServer(serverid)->servername);
+		ereport(ERROR,
+				(errcode(ERRCODE_INSUFFICIENT_PRIVILEGE),
+				 errmsg("permission denied for foreign server \"%s\"",
+						GetForeignServer(serverid)->servername),
+				 errhint("Its owner can GRANT USAGE ON FOREIGN SERVER … TO \"%s\".",
+						 GetUserNameFromId(userid, false))));
 }
 
 /* ------------------------------------------------------------------- cache */

@@ -49,10 +49,15 @@ dump(Request *r, Answer *a)
 static void
 list_requests(Request *r, Answer *a)
 {
-	(void) r;
+	Params		params;
+	const char *since;
+
+	params_parse(&params, r->query ? r->query : "", true);
+	since = params_get(&params, "since");
 	a->status = 200;
 	a->content_type = "application/json";
-	journal_list(&a->body);
+	journal_list(&a->body, since ? strtoull(since, NULL, 10) : 0);
+	params_free(&params);
 }
 
 static void

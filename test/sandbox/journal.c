@@ -160,14 +160,17 @@ put(Text *t, const char *key, const char *value)
 	text_json_or_null(t, value, JSON_PLAIN);
 }
 
+/* The entries numbered higher than since, as a JSON array. */
 void
-journal_list(Text *out)
+journal_list(Text *out, uint64_t since)
 {
 	uint64_t	first = last > RING ? last - RING + 1 : 1;
 	bool		comma = false;
 
 	if (first <= cleared)
 		first = cleared + 1;
+	if (first <= since)
+		first = since + 1;
 	text_puts(out, "[");
 	for (uint64_t n = first; n <= last; n++)
 	{

@@ -508,7 +508,7 @@ extern void journal_begin(Request *r);
 extern void journal_end(const Request *r, int status, bool delivered);
 extern void journal_connection(bool opened);
 extern void journal_first_use(void);
-extern void journal_list(Text *out);
+extern void journal_list(Text *out, uint64_t since);
 extern void journal_clear(void);
 extern void journal_stats(cJSON *out);
 

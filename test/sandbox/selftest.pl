@@ -329,11 +329,11 @@ sub test_one_query
 
 sub test_queries
 {
-	my $s = start('--rows', 3000, '--rate', 0, '--seed', 7);
+	my $s = start('--rows', 1500, '--rate', 0, '--seed', 7);
 	my $rows = admin($s, 'GET', 'dump');
-	is(scalar @$rows, 3000, 'rows in the dump');
+	is(scalar @$rows, 1500, 'rows in the dump');
 	is(admin($s, 'GET', 'verify')->{wrong}, 0, 'indexes agree');
-	test_one_query($s, $rows) for 1 .. 400;
+	test_one_query($s, $rows) for 1 .. 200;
 	test_refusals($s);
 	test_keyset($s, $rows);
 	isnt_stable($s);
@@ -667,6 +667,43 @@ sub test_time
 	finish($s);
 }
 
+sub mutant
+{
+	my ($s) = @_;
+	for (1 .. 1 + rand 4)
+	{
+		my $at = int rand length $s;
+		substr $s, $at, int(rand 3), ('', '"', '\\', '[', '}', '(', ' ', "\xff", '%', 'and', 'null', '1e999', '\\u0000', "\0", substr $s, rand length $s, 9)[ rand 15 ];
+		$s = 'x' if $s eq '';
+	}
+	return $s;
+}
+
+# Calls that are nearly right.
+sub test_mutants
+{
+	my ($s) = @_;
+	my @filters = ('accountActivityItemId in ("a","b") and created ge 2025-01-01T00:00:00Z', 'accessRequestId sw "2c" and created lt "2026-01-01T00:00:00+01:00"');
+	my %bodies = (
+		'' => '{"requestedFor":["p"],"requestType":"GRANT_ACCESS","requestedItems":[{"type":"ROLE","id":"x","removeDate":"2099-01-01T00:00:00Z","clientMetadata":{"a":"b"}}]}',
+		'/cancel' => '{"accountActivityId":"x","comment":"y"}', '/close' => '{"accessRequestIds":["x"],"executionStatus":"Completed"}',
+		'/bulk-cancel' => '{"accessRequestIds":["x","y"],"comment":"z"}');
+	my %admin = (fault => '{"kind":"bad_item","path":"nowhere","headers":{"a":"b"},"index":2}', change => '{"n":2,"set":{"state":"EXECUTING","approvalDetails":[{"status":"PENDING"}]}}',
+		items => '[{"accountActivityItemId":"q","created":"2025-01-01T00:00:00Z","cancelable":true,"state":"EXECUTING","accessRequestId":"x"}]', advance => '{"ms":1000}');
+	my $bad = 0;
+	for (1 .. 300)
+	{
+		my $call = (sort keys %bodies)[rand 4];
+		my $path = (sort keys %admin)[rand 4];
+		$bad++ if status($s, sorters => (rand() < 0.5 ? 'name' : mutant('-created,name')), filters => mutant($filters[rand 2]))->{status} > 499;
+		$bad++ if call($s, 'POST', "/v2024/access-requests$call", body => mutant($bodies{$call}))->{status} > 499;
+		$bad++ if call($s, 'PUT', '/v2024/access-request-config', body => mutant('{"requestOnBehalfOfConfig":{"a":[1,{}]}}'))->{status} > 499;
+		$s->{http}->request('POST', "$s->{base}/_sandbox/$path", { content => mutant($admin{$path}) });
+		delete $s->{token} if status($s, limit => 1)->{status} == 401;
+	}
+	is($bad, 0, 'mutants are answered or refused');
+}
+
 sub test_rubbish
 {
 	my $s = start('--rows', 10, '--rate', 0);
@@ -684,6 +721,7 @@ sub test_rubbish
 		close $sock;
 	}
 	is(status($s, limit => 1)->{status}, 200, 'alive after rubbish');
+	test_mutants($s);
 	finish($s);
 }
 

@@ -56,6 +56,8 @@ typedef struct Exchange
 static struct MHD_Daemon *server;
 static Exchange *sleepers;
 static unsigned connections;
+static char *tls_cert;
+static char *tls_key;
 
 /* ---- sleeping ---- */
 
@@ -565,8 +567,6 @@ server_start(void)
 	unsigned	flags = MHD_USE_EPOLL | MHD_ALLOW_SUSPEND_RESUME;
 	struct MHD_OptionItem tls[3] = {{MHD_OPTION_END, 0, NULL}};
 	const union MHD_DaemonInfo *info;
-	char	   *cert = NULL,
-			   *key = NULL;
 
 	memset(&address, 0, sizeof(address));
 	address.sin_family = AF_INET;
@@ -574,13 +574,13 @@ server_start(void)
 	address.sin_addr.s_addr = htonl(INADDR_LOOPBACK);
 	if (options.tls_cert)
 	{
-		cert = read_file(options.tls_cert);
-		key = read_file(options.tls_key);
-		if (cert == NULL || key == NULL)
+		tls_cert = read_file(options.tls_cert);
+		tls_key = read_file(options.tls_key);
+		if (tls_cert == NULL || tls_key == NULL)
 			return -1;
 		flags |= MHD_USE_TLS;
-		tls[0] = (struct MHD_OptionItem) {MHD_OPTION_HTTPS_MEM_CERT, 0, cert};
-		tls[1] = (struct MHD_OptionItem) {MHD_OPTION_HTTPS_MEM_KEY, 0, key};
+		tls[0] = (struct MHD_OptionItem) {MHD_OPTION_HTTPS_MEM_CERT, 0, tls_cert};
+		tls[1] = (struct MHD_OptionItem) {MHD_OPTION_HTTPS_MEM_KEY, 0, tls_key};
 		tls[2] = (struct MHD_OptionItem) {MHD_OPTION_END, 0, NULL};
 	}
 	server = MHD_start_daemon(flags, (uint16_t) options.port, NULL, NULL, on_request, NULL,
@@ -633,4 +633,6 @@ server_stop(void)
 	wake_sleepers();
 	MHD_run(server);
 	MHD_stop_daemon(server);
+	free(tls_cert);
+	free(tls_key);
 }
