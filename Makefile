@@ -12,17 +12,24 @@ OBJS = \
 	src/call.o \
 	src/check.o \
 	src/functions.o \
+	src/guard.o \
 	src/http.o \
 	src/item.o \
 	src/job.o \
 	src/json.o \
 	src/limiter.o \
 	src/loop.o \
+	src/lookup.o \
+	src/page.o \
 	src/pull.o \
+	src/quarantine.o \
 	src/row.o \
+	src/rowset.o \
 	src/session.o \
+	src/statement.o \
 	src/status.o \
 	src/store.o \
+	src/tables.o \
 	src/tenant.o \
 	src/token.o \
 	src/url.o \

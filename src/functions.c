@@ -802,14 +802,17 @@ check_may_commit(FunctionCallInfo fcinfo)
 				 errhint("CALL it on its own, with autocommit on.")));
 }
 
-/* One pull of a server at a time: wait for the one before us, and say so. */
-static void
+/*
+ * One pull of a server at a time: wait for the one before us, and say so.
+ * True where it had to wait.
+ */
+static bool
 lock_pull(const Tenant *tenant)
 {
 	int			pid;
 
 	if (store_lock_pull(tenant->serverid, false))
-		return;
+		return false;
 	pid = job_running_pid(tenant->server);
 	SPI_commit();
 	ereport(NOTICE,
@@ -818,6 +821,32 @@ lock_pull(const Tenant *tenant)
 			 errmsg("waiting for the pull of server \"%s\" by process %d to end", tenant->server, pid) :
 			 errmsg("waiting for another pull of server \"%s\" to end", tenant->server)));
 	(void) store_lock_pull(tenant->serverid, true);
+	return true;
+}
+
+/*
+ * The session of a pull, with the pull's lock.  After a wait everything is
+ * looked at again: the server may have been altered or dropped, rights revoked.
+ */
+static Session *
+open_pull(FunctionCallInfo fcinfo, MemoryContext cxt)
+{
+	Session    *session = session_open(fcinfo, 0, cxt);
+
+	/* from here on nothing is held while we wait, but the pull's lock */
+	SPI_commit();
+	while (lock_pull(session->tenant))
+	{
+		Oid			locked = session->tenant->serverid;
+
+		session_close(session);
+		session = session_open(fcinfo, 0, cxt);
+		SPI_commit();
+		if (session->tenant->serverid == locked)
+			break;
+		store_unlock_pull(locked);
+	}
+	return session;
 }
 
 static void
@@ -852,12 +881,9 @@ accessreq_sync(PG_FUNCTION_ARGS)
 	/* the transaction's context would not survive the first commit */
 	cxt = AllocSetContextCreate(PortalContext, "accessreq sync", ALLOCSET_DEFAULT_SIZES);
 	old = MemoryContextSwitchTo(cxt);
-	session = session_open(fcinfo, 0, cxt);
 	SPI_connect_ext(SPI_OPT_NONATOMIC);
 	MemoryContextSwitchTo(cxt);
-	/* from here on nothing is held while we wait, but the pull's lock */
-	SPI_commit();
-	lock_pull(session->tenant);
+	session = open_pull(fcinfo, cxt);
 	require_token(session);
 	run = job_begin(session->tenant, token_tenant(session->tenant), full_scan);
 	SPI_commit();

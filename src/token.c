@@ -31,6 +31,13 @@
 /* Renew this long before the end, or a tenth of the life if that is less. */
 #define RENEW_EARLY_S 60
 
+/*
+ * But use it for this long from its arrival on, whatever it says of its life:
+ * else a life of 0, or one shorter than its way here, would have us ask for one
+ * token after the other.
+ */
+#define MIN_USE_S 1
+
 /* Longest token we take: it has to fit a header. */
 #define MAX_TOKEN_LENGTH 16384
 
@@ -304,8 +311,9 @@ token_accept(const Tenant *tenant, const HttpResponse *response)
 		entry->mapping_hash = GetSysCacheHashValue1(USERMAPPINGOID,
 													ObjectIdGetDatum(tenant->umid));
 		entry->serial = ++last_serial;
-		entry->renew_at = response->sent_at +
-			(life - Min(RENEW_EARLY_S, life / 10)) * USECS_PER_SEC;
+		entry->renew_at = Max(response->sent_at +
+							  (life - Min(RENEW_EARLY_S, life / 10)) * USECS_PER_SEC,
+							  GetCurrentTimestamp() + MIN_USE_S * USECS_PER_SEC);
 		keep_identity(entry, answer, token, cxt);
 		explicit_bzero(unconstify(char *, token), strlen(token));
 		ok = entry->token != NULL;

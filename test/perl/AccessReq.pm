@@ -20,7 +20,7 @@ use Time::HiRes qw(sleep time);
 our @EXPORT = qw(
   PATIENCE accessreq_node add_server quote_sql poll_until new_session
   new_sandbox new_listener full_backlog answer_text read_request
-  backend_waits make_ca make_cert slurp_from
+  backend_waits make_ca make_cert slurp_from start_with_stuck_dns dns_questions
 );
 
 # How long anything may take before a test gives up on it, in seconds.
@@ -260,6 +260,57 @@ sub full_backlog
 	}
 	return;
 }
+
+# --------------------------------------------------- a name server that hangs
+
+# A server in a mount and a network namespace of its own, with a resolv.conf
+# that names a listener which takes questions and answers none.  Returns
+# whether it has started, the listener's pid (the caller ends it), and why not.
+sub start_with_stuck_dns
+{
+	my ($cluster) = @_;
+	my $dir = $PostgreSQL::Test::Utils::tmp_check;
+	my ($uid, $gid) = ($>, $) + 0);
+	my $log = $cluster->logfile;
+	my $data = $cluster->data_dir;
+	my $port = $cluster->port;
+
+	append_to_file("$dir/resolv.conf", "nameserver 127.0.0.1\noptions timeout:30 attempts:2\n");
+	append_to_file("$dir/namespace.pl", <<'PERL');
+use strict; use warnings; use Socket;
+my ($dir, $uid, $gid, @start) = @ARGV;
+socket(my $s, AF_INET, SOCK_DGRAM, 0) or die "socket: $!";
+# SIOCSIFFLAGS: lo up
+ioctl($s, 0x8914, my $request = pack('a16 s x14', 'lo', 0x41)) or die "lo: $!";
+system('mount', '--bind', "$dir/resolv.conf", '/etc/resolv.conf') == 0 or die "mount";
+socket(my $dns, AF_INET, SOCK_DGRAM, 0) or die "socket: $!";
+bind($dns, pack_sockaddr_in(53, inet_aton('127.0.0.1'))) or die "bind: $!";
+my $pid = fork // die "fork: $!";
+if ($pid == 0)
+{
+	$SIG{ALRM} = 'DEFAULT';
+	alarm 300;
+	open(STDOUT, '>', '/dev/null'); open(STDERR, '>', '/dev/null');
+	open(my $log, '>>', "$dir/questions");
+	while (defined recv($dns, my $question, 4096, 0)) { syswrite($log, '?'); }
+	exit;
+}
+print "$pid\n";
+# a server refuses to run as root, which we are in here
+exec 'unshare', '--user', "--map-user=$uid", "--map-group=$gid", @start or die "exec: $!";
+PERL
+	my @start = ('pg_ctl', '-D', $data, '-l', $log, '-w', 'start');
+	my $out = "$dir/namespace.out";
+	my $status = system(
+		"unshare --user --map-root-user -m -n perl '$dir/namespace.pl' '$dir' $uid $gid @start"
+		  . " > '$out' 2> '$dir/namespace.err' < /dev/null");
+	my ($pid) = slurp_from($out) =~ /^(\d+)$/m;
+
+	return ($status == 0, $pid, slurp_from("$dir/namespace.err"));
+}
+
+# How many questions that name server has got.
+sub dns_questions { return length slurp_from("$PostgreSQL::Test::Utils::tmp_check/questions") }
 
 # ----------------------------------------------------------------------- TLS
 

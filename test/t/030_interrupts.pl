@@ -276,57 +276,11 @@ $node->stop;
 
 # --------------------------------------------------- a name server that hangs
 
-# A server in a mount and a network namespace of its own, with a resolv.conf
-# that names a listener which takes questions and answers none.
-sub start_in_namespace
-{
-	my ($cluster) = @_;
-	my $dir = $PostgreSQL::Test::Utils::tmp_check;
-	my ($uid, $gid) = ($>, $) + 0);
-	my $log = $cluster->logfile;
-	my $data = $cluster->data_dir;
-	my $port = $cluster->port;
-
-	append_to_file("$dir/resolv.conf", "nameserver 127.0.0.1\noptions timeout:30 attempts:2\n");
-	unlink "$dir/questions";
-	append_to_file("$dir/namespace.pl", <<'PERL');
-use strict; use warnings; use Socket;
-my ($dir, $uid, $gid, @start) = @ARGV;
-socket(my $s, AF_INET, SOCK_DGRAM, 0) or die "socket: $!";
-# SIOCSIFFLAGS: lo up
-ioctl($s, 0x8914, my $request = pack('a16 s x14', 'lo', 0x41)) or die "lo: $!";
-system('mount', '--bind', "$dir/resolv.conf", '/etc/resolv.conf') == 0 or die "mount";
-socket(my $dns, AF_INET, SOCK_DGRAM, 0) or die "socket: $!";
-bind($dns, pack_sockaddr_in(53, inet_aton('127.0.0.1'))) or die "bind: $!";
-my $pid = fork // die "fork: $!";
-if ($pid == 0)
-{
-	$SIG{ALRM} = 'DEFAULT';
-	alarm 300;
-	open(STDOUT, '>', '/dev/null'); open(STDERR, '>', '/dev/null');
-	open(my $log, '>>', "$dir/questions");
-	while (defined recv($dns, my $question, 4096, 0)) { syswrite($log, '?'); }
-	exit;
-}
-print "$pid\n";
-# a server refuses to run as root, which we are in here
-exec 'unshare', '--user', "--map-user=$uid", "--map-group=$gid", @start or die "exec: $!";
-PERL
-	my @start = ('pg_ctl', '-D', $data, '-l', $log, '-w', 'start');
-	my $out = "$dir/namespace.out";
-	my $status = system(
-		"unshare --user --map-root-user -m -n perl '$dir/namespace.pl' '$dir' $uid $gid @start"
-		  . " > '$out' 2> '$dir/namespace.err' < /dev/null");
-	my ($pid) = slurp_from($out) =~ /^(\d+)$/m;
-
-	return ($status == 0, $pid, slurp_from("$dir/namespace.err"));
-}
-
 SKIP:
 {
 	my $dns_node = accessreq_node('stuck_dns', start => 0,
 		conf => "accessreq.request_timeout = 5min\naccessreq.connect_timeout = 5min\n");
-	my ($started, $dns_pid, $why) = start_in_namespace($dns_node);
+	my ($started, $dns_pid, $why) = start_with_stuck_dns($dns_node);
 
 	unless ($started)
 	{
@@ -340,7 +294,7 @@ SKIP:
 	$node = $dns_node;
 	$admin = new_session($node);
 
-	my $questions = sub { length slurp_from("$PostgreSQL::Test::Utils::tmp_check/questions") };
+	my $questions = \&dns_questions;
 	my $call = "accessreq.count_status(server => 'dns')";
 	my $guarded =
 	  "DO \$\$BEGIN PERFORM $call; EXCEPTION WHEN OTHERS THEN RAISE NOTICE 'swallowed'; END\$\$";

@@ -1,0 +1,198 @@
+/*-------------------------------------------------------------------------
+ *
+ * guard.c
+ *	  Triggers that users put on the synced tables.
+ *
+ * The tables are written as their owner, mostly a superuser; whoever has been
+ * granted TRIGGER on one could so run anything as him.  Who created a trigger
+ * is not recorded, so what it would run is looked at.
+ *
+ *-------------------------------------------------------------------------
+ */
+#include "postgres.h"
+
+#include "access/htup_details.h"
+#include "access/table.h"
+#include "catalog/pg_inherits.h"
+#include "catalog/pg_proc.h"
+#include "catalog/pg_trigger.h"
+#include "catalog/pg_type.h"
+#include "commands/trigger.h"
+#include "miscadmin.h"
+#include "nodes/nodeFuncs.h"
+#include "optimizer/optimizer.h"
+#include "utils/builtins.h"
+#include "utils/lsyscache.h"
+#include "utils/regproc.h"
+#include "utils/rel.h"
+#include "utils/syscache.h"
+
+#include "guard.h"
+#include "writer.h"
+
+/* Could this role become us anyway? */
+static bool
+is_trusted(Oid role)
+{
+	return role == GetUserId() || superuser_arg(role);
+}
+
+static Oid
+function_owner(Oid function)
+{
+	HeapTuple	tuple = SearchSysCache1(PROCOID, ObjectIdGetDatum(function));
+	Oid			owner;
+
+	if (!HeapTupleIsValid(tuple))
+		elog(ERROR, "cache lookup failed for function %u", function);
+	owner = ((Form_pg_proc) GETSTRUCT(tuple))->proowner;
+	ReleaseSysCache(tuple);
+	return owner;
+}
+
+static Oid
+type_owner(Oid type)
+{
+	HeapTuple	tuple = SearchSysCache1(TYPEOID, ObjectIdGetDatum(type));
+	Oid			owner;
+
+	if (!HeapTupleIsValid(tuple))
+		elog(ERROR, "cache lookup failed for type %u", type);
+	owner = ((Form_pg_type) GETSTRUCT(tuple))->typowner;
+	ReleaseSysCache(tuple);
+	return owner;
+}
+
+static bool
+is_foreign_function(Oid function, void *context)
+{
+	return !is_trusted(function_owner(function));
+}
+
+/*
+ * Does an expression call a function of somebody we do not trust, or make a
+ * value of his type, whose constraints would?  A column's type is its table's
+ * owner's choice.
+ */
+static bool
+has_foreign_part(Node *node, void *context)
+{
+	if (node == NULL)
+		return false;
+	if (check_functions_in_node(node, is_foreign_function, context))
+		return true;
+	if (!IsA(node, List) && !IsA(node, Var) && !is_trusted(type_owner(exprType(node))))
+		return true;
+	return expression_tree_walker(node, has_foreign_part, context);
+}
+
+/*
+ * A WHEN condition runs as us too, whoever wrote it, and whoever owns the
+ * trigger's function.  Immutable, because some of PostgreSQL's own functions
+ * that are not run SQL: query_to_xml(), schema_to_xml().
+ */
+static bool
+is_safe_condition(const char *condition)
+{
+	Node	   *expr = stringToNode(condition);
+
+	return !contain_mutable_functions(expr) && !has_foreign_part(expr, NULL);
+}
+
+static void
+refuse_trigger(Relation rel, const Trigger *trigger, const char *detail, const char *hint)
+{
+	ereport(ERROR,
+			(errcode(ERRCODE_INSUFFICIENT_PRIVILEGE),
+			 errmsg("permission denied for trigger \"%s\" on table \"%s.%s\"",
+					trigger->tgname,
+					get_namespace_name(RelationGetNamespace(rel)),
+					RelationGetRelationName(rel)),
+			 errdetail_internal("%s", detail),
+			 errhint("%s", hint)));
+}
+
+/*
+ * A trigger runs as us, the tables' owner, but anybody with the TRIGGER
+ * privilege can create one.  So its function must belong to somebody who
+ * could become us anyway.
+ */
+static void
+check_trigger(Relation rel, const Trigger *trigger)
+{
+	Oid			owner;
+
+	if (trigger->tgisinternal || trigger->tgenabled == TRIGGER_DISABLED)
+		return;
+	owner = function_owner(trigger->tgfoid);
+	if (!is_trusted(owner))
+		refuse_trigger(rel, trigger,
+					   psprintf("Its function %s belongs to role \"%s\", which is neither the owner of the synced tables nor a superuser.",
+								format_procedure_qualified(trigger->tgfoid),
+								GetUserNameFromId(owner, true)),
+					   "Drop or disable the trigger, or give its function to the owner of the table.");
+	if (trigger->tgqual != NULL && !is_safe_condition(trigger->tgqual))
+		refuse_trigger(rel, trigger,
+					   "Its WHEN condition calls a function that is not immutable, or uses a function or type of a role that is neither the owner of the synced tables nor a superuser.",
+					   "Drop or disable the trigger, or move the condition into its function.");
+}
+
+static void
+check_relation_triggers(Oid relid)
+{
+	/* the lock keeps others from creating one before we are done */
+	Relation	rel = table_open(relid, RowExclusiveLock);
+
+	if (rel->trigdesc != NULL)
+		for (int i = 0; i < rel->trigdesc->numtriggers; i++)
+			check_trigger(rel, &rel->trigdesc->triggers[i]);
+
+	/* partitions and children have triggers of their own */
+	if (rel->rd_rel->relhassubclass)
+	{
+		List	   *children = find_inheritance_children(relid, RowExclusiveLock);
+		ListCell   *lc;
+
+		foreach(lc, children)
+			check_relation_triggers(lfirst_oid(lc));
+		list_free(children);
+	}
+	table_close(rel, NoLock);
+}
+
+void
+guard_check_triggers(void)
+{
+	for (TableId i = 0; i < NUM_TABLES; i++)
+		check_relation_triggers(writer_table(store_tables[i].name));
+	check_relation_triggers(writer_table(QUARANTINE_TABLE));
+}
+
+/*
+ * In a partition or child too: its triggers keep rows from a statement that
+ * names the parent.
+ */
+static bool
+has_before_update(Oid relid)
+{
+	Relation	rel = table_open(relid, NoLock);
+	bool		found = rel->trigdesc != NULL && rel->trigdesc->trig_update_before_row;
+
+	if (!found && rel->rd_rel->relhassubclass)
+	{
+		List	   *children = find_inheritance_children(relid, NoLock);
+		ListCell   *lc;
+
+		foreach(lc, children)
+			found = found || has_before_update(lfirst_oid(lc));
+		list_free(children);
+	}
+	table_close(rel, NoLock);
+	return found;
+}
+
+bool
+guard_has_before_update(TableId id)
+{
+	return has_before_update(writer_table(store_tables[id].name));
+}
