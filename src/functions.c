@@ -840,6 +840,7 @@ open_pull(FunctionCallInfo fcinfo, MemoryContext cxt)
 		Oid			locked = session->tenant->serverid;
 
 		session_close(session);
+		SPI_commit();			/* a new transaction sees what others did */
 		session = session_open(fcinfo, 0, cxt);
 		SPI_commit();
 		if (session->tenant->serverid == locked)
