@@ -22,7 +22,7 @@ EXCEPTION WHEN OTHERS THEN
 	RETURN SQLSTATE || ': ' || SQLERRM;
 END
 $$;
-SELECT count(tst.put_item('tst-' || api || k, 'tst-r-' || api || k)) FROM apis, generate_series(1, 5) k;
+SELECT tst.put(jsonb_agg(tst.item('tst-' || api || k, 'tst-r-' || api || k))) FROM apis, generate_series(1, 5) k;
 -- an api that the vendor says is deprecated is told of once a session
 SELECT accessreq.count_status(filters => 'accountActivityItemId eq "tst-beta1"', server => 'tst_beta');
 SELECT accessreq.count_status(filters => 'accountActivityItemId eq "tst-beta1"', server => 'tst_beta');
@@ -99,9 +99,6 @@ SELECT (SELECT count(*) FROM accessreq.request_status WHERE server = 'tst_beta')
 
 SELECT count(tst.admin('DELETE', 'items?id=' || account_activity_item_id)) FROM apis, accessreq.status(requested_for => 'tst-' || api, server => 'tst_v2024');
 SELECT tst.drop_items('tst-%');
-DELETE FROM accessreq.request_status;
-DELETE FROM accessreq.approval;
-DELETE FROM accessreq.phase;
-DELETE FROM accessreq.manual_work_item;
+TRUNCATE accessreq.request_status, accessreq.approval, accessreq.phase, accessreq.manual_work_item, accessreq.sync_job, accessreq.sync_run;
 SET client_min_messages = warning;
 DROP SERVER tst_beta, tst_v3, tst_v2024, tst_v2025, tst_v2026, tst_v1 CASCADE;

@@ -77,7 +77,7 @@ SELECT account_activity_item_id, state FROM accessreq.status_of('{tst-rc2}') ORD
 SELECT * FROM accessreq.cancel_many(NULL, 'x');
 SELECT * FROM accessreq.cancel_many('{}', 'x');
 SELECT * FROM accessreq.cancel_many('{NULL,NULL}', 'x');
-SELECT count(tst.put_item('tst-m' || i, 'tst-rm' || i)) FROM generate_series(1, 60) i;
+SELECT tst.put(jsonb_agg(tst.item('tst-m' || i, 'tst-rm' || i))) FROM generate_series(1, 60) i;
 SELECT tst.forget();
 SELECT * FROM accessreq.cancel_many('{tst-rm1,NULL,tst-rm2,tst-rm1}', 'cleaning up');
 SELECT method, path, status, body FROM tst.asked();
@@ -152,11 +152,11 @@ SELECT tst.fails($$SELECT * FROM accessreq.get('v2024/roles', '{"offset": -1}')$
 SELECT tst.fails($$SELECT * FROM accessreq.get('v2024/roles', NULL, -1)$$);
 
 -- one statement over a request of three items sends three cancels, cancel_many one
-SELECT count(tst.put_item('tst-three' || i, 'tst-rthree')) FROM generate_series(1, 3) i;
+SELECT tst.put(jsonb_agg(tst.item('tst-three' || i, 'tst-rthree'))) FROM generate_series(1, 3) i;
 SELECT tst.forget();
 SELECT tst.fails($$SELECT accessreq.cancel(access_request_id, 'x') FROM accessreq.status_of('{tst-rthree}')$$);
 SELECT count(*) FROM tst.asked() WHERE method = 'POST';
-SELECT count(tst.put_item('tst-three' || i, 'tst-rthree')) FROM generate_series(1, 3) i;
+SELECT tst.put(jsonb_agg(tst.item('tst-three' || i, 'tst-rthree'))) FROM generate_series(1, 3) i;
 SELECT tst.forget();
 SELECT outcome FROM accessreq.cancel_many((SELECT array_agg(access_request_id) FROM accessreq.status_of('{tst-rthree}')), 'x');
 SELECT count(*) FROM tst.asked() WHERE method = 'POST';

@@ -23,8 +23,8 @@ END
 $$;
 
 -- a call of the sandbox's admin interface
-CREATE FUNCTION tst.admin(method text, path text, body text DEFAULT NULL)
-RETURNS jsonb LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
+CREATE FUNCTION tst.admin_text(method text, path text, body text DEFAULT NULL)
+RETURNS text LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
 DECLARE
 	answer text;
 BEGIN
@@ -35,8 +35,11 @@ BEGIN
 						  E'\n' || coalesce(body || E'\n', ''), E'\n'));
 	SELECT string_agg(line, '') INTO answer FROM admin_answer;
 	DROP TABLE admin_answer;
-	RETURN answer::jsonb;
+	RETURN answer;
 END
+$$;
+CREATE FUNCTION tst.admin(method text, path text, body text DEFAULT NULL) RETURNS jsonb LANGUAGE sql AS $$
+	SELECT tst.admin_text(method, path, body)::jsonb
 $$;
 
 -- the next call of that path fails in this way
@@ -81,9 +84,8 @@ END
 $$;
 
 -- items of a test: put them, whatever a run before left, and take them away
-CREATE FUNCTION tst.put_item(id text, request_id text, more jsonb DEFAULT '{}')
-RETURNS void LANGUAGE sql AS $$
-	SELECT tst.admin('POST', 'items', (jsonb_build_object('accountActivityItemId', id,
+CREATE FUNCTION tst.item(id text, request_id text, more jsonb DEFAULT '{}') RETURNS jsonb LANGUAGE sql AS $$
+	SELECT jsonb_build_object('accountActivityItemId', id,
 		'accessRequestId', request_id, 'id', 'role-1', 'name', 'Role of ' || id, 'type', 'ROLE',
 		'state', 'EXECUTING', 'requestType', 'GRANT_ACCESS', 'cancelable', true,
 		'created', '2026-01-02T03:04:05.678Z', 'modified', '2026-01-02T03:04:05.678Z',
@@ -91,13 +93,28 @@ RETURNS void LANGUAGE sql AS $$
 		'requestedFor', '{"type":"IDENTITY","id":"tst-person","name":"Per Sohn"}'::jsonb,
 		'approvalIds', '["tst-approval"]'::jsonb,
 		'approvalDetails', '[{"approvalId":"tst-approval","status":"PENDING","scheme":"MANAGER","forwarded":false,
-			"currentOwner":{"type":"IDENTITY","id":"tst-owner","name":"Olga Owner"}}]'::jsonb) || more)::text)
+			"currentOwner":{"type":"IDENTITY","id":"tst-owner","name":"Olga Owner"}}]'::jsonb) || more
 $$;
-CREATE FUNCTION tst.drop_items(pattern text) RETURNS bigint LANGUAGE sql AS $$
-	SELECT count(tst.admin('DELETE', 'items?id=' || i))
-	FROM (SELECT d->>'accountActivityItemId' AS i FROM jsonb_array_elements(tst.admin('GET', 'dump')) d
-		  OFFSET 0) x
-	WHERE i LIKE pattern
+-- (50 at a time: a shell's argument has a limit)
+CREATE FUNCTION tst.put(items jsonb) RETURNS int LANGUAGE sql AS $$
+	SELECT sum((tst.admin('POST', 'items', chunk::text)->>'put')::int)
+	FROM (SELECT jsonb_agg(i) AS chunk FROM jsonb_array_elements(items) WITH ORDINALITY AS x (i, n) GROUP BY n / 50 OFFSET 0) x
+$$;
+CREATE FUNCTION tst.put_item(id text, request_id text, more jsonb DEFAULT '{}') RETURNS int LANGUAGE sql AS $$
+	SELECT tst.put(jsonb_build_array(tst.item(id, request_id, more)))
+$$;
+CREATE FUNCTION tst.drop_items(pattern text) RETURNS bigint LANGUAGE plpgsql AS $$
+DECLARE
+	-- not as JSON: a test may have left what is none
+	ids text[] := (SELECT array_agg(id) FROM (SELECT (regexp_matches(tst.admin_text('GET', 'dump'),
+					'"accountActivityItemId": ?"(tst-[^"]*)"', 'g'))[1] AS id) x WHERE id LIKE pattern);
+	url text := (SELECT sandbox FROM tst.settings) || '/_sandbox/items?id=';
+BEGIN
+	-- one curl for all of them
+	EXECUTE format('COPY (SELECT 1) TO PROGRAM %L', 'curl -s -g -o /dev/null -X DELETE '
+		|| coalesce((SELECT string_agg(quote_literal(url || i), ' -o /dev/null ') FROM unnest(ids) i), url || 'none'));
+	RETURN coalesce(cardinality(ids), 0);
+END
 $$;
 
 SELECT tst.create_server('acme', 'v2024');

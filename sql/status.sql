@@ -9,12 +9,12 @@ SELECT tst.admin('DELETE', 'fault');
 SELECT tst.drop_items('tst-%') >= 0;
 
 -- items of known shape, far ahead of the sandbox's own
-SELECT count(tst.put_item(format('tst-s%s', lpad(i::text, 3, '0')), 'tst-rs' || (i + 1) / 2, jsonb_build_object(
+SELECT tst.put(jsonb_agg(tst.item(format('tst-s%s', lpad(i::text, 3, '0')), 'tst-rs' || (i + 1) / 2, jsonb_build_object(
 	'created', to_char(timestamp '2027-01-01' + i * interval '1 minute', 'YYYY-MM-DD"T"HH24:MI:SS".000Z"'),
 	'modified', CASE WHEN i % 10 > 0 THEN to_char(timestamp '2027-02-01' - i * interval '1 hour', 'YYYY-MM-DD"T"HH24:MI:SS".000Z"') END,
 	'state', CASE WHEN i % 3 = 0 THEN 'CANCELLED' ELSE 'EXECUTING' END,
 	'requestedFor', jsonb_build_object('type', 'IDENTITY', 'id', 'tst-for' || i % 2, 'name', 'F'),
-	'requester', jsonb_build_object('type', 'IDENTITY', 'id', 'tst-by' || i % 4, 'name', 'B')))) FROM generate_series(1, 120) i;
+	'requester', jsonb_build_object('type', 'IDENTITY', 'id', 'tst-by' || i % 4, 'name', 'B'))))) FROM generate_series(1, 120) i;
 \set mine '\'accountActivityItemId sw "tst-s"\''
 
 -- one item, every column
@@ -65,7 +65,7 @@ SELECT accessreq.count_status('', '', '', '', :mine, '');
 CREATE TEMP TABLE odd (n int, id text);
 INSERT INTO odd VALUES (1, 'tst-q"uote'), (2, 'tst-q\back\\slash'), (3, 'tst-q100%20%s%n'), (4, 'tst-q''; DROP TABLE x; --'),
 	(5, 'tst-qünïcödé-山田-😀'), (6, 'tst-q a&b=c+d/e?f#g'), (7, 'tst-q" or accountActivityItemId sw "'), (8, E'tst-q\ttab');
-SELECT count(tst.put_item('tst-odd' || n, id, jsonb_build_object('name', id, 'requestedFor', jsonb_build_object('id', id, 'name', id)))) FROM odd;
+SELECT tst.put(jsonb_agg(tst.item('tst-odd' || n, id, jsonb_build_object('name', id, 'requestedFor', jsonb_build_object('id', id, 'name', id))))) FROM odd;
 SELECT n, s.account_activity_item_id, s.access_request_id = id, s.item_name = id, s.requested_for_name = id, s.raw->>'name' = id
 FROM odd, accessreq.status_of(ARRAY[id]) s ORDER BY n;
 SELECT n, count(s.*), min(s.account_activity_item_id)
@@ -117,7 +117,7 @@ SELECT n, s.account_activity_item_id FROM odd, accessreq.status_of(ARRAY[id, 'x'
 RESET client_min_messages;
 SELECT count(*), max(ids) FROM (SELECT (SELECT count(*) FROM regexp_matches(query, 'tst-', 'g')) AS ids FROM tst.asked()) x;
 -- a request with more items than a page
-SELECT count(tst.put_item(format('tst-b%s', lpad(i::text, 3, '0')), 'tst-big')) FROM generate_series(1, 260) i;
+SELECT tst.put(jsonb_agg(tst.item(format('tst-b%s', lpad(i::text, 3, '0')), 'tst-big'))) FROM generate_series(1, 260) i;
 SELECT count(*), count(DISTINCT account_activity_item_id) FROM accessreq.status_of('{tst-big}');
 SELECT count(*), count(DISTINCT account_activity_item_id) FROM accessreq.status_of('{tst-big,tst-rs1}', server => 'bet');
 DROP SERVER bet CASCADE;

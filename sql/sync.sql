@@ -11,7 +11,7 @@ SET client_min_messages = warning;
 SELECT tst.admin('DELETE', 'fault');
 SELECT tst.drop_items('tst-%') >= 0;
 TRUNCATE accessreq.request_status, accessreq.approval, accessreq.phase, accessreq.manual_work_item, accessreq.sync_job, accessreq.sync_run, accessreq.quarantined_item;
-SELECT count(tst.put_item('tst-y' || i, 'tst-ry' || i)) FROM generate_series(1, 4) i;
+SELECT tst.put(jsonb_agg(tst.item('tst-y' || i, 'tst-ry' || i))) FROM generate_series(1, 4) i;
 SELECT tst.put_item('tst-y5', 'tst-ry4');
 
 -- the first pull

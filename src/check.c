@@ -159,11 +159,19 @@ credential_text(const Tenant *t)
 static void
 step_mapping(Check *c)
 {
+	tenant_check_mapping(c->serverid, GetUserId());
+	put(c, c->step, GOOD,
+		psprintf("role \"%s\" has one", GetUserNameFromId(GetUserId(), false)), NULL);
+}
+
+static void
+step_options(Check *c)
+{
 	c->tenant = tenant_open(c->serverid, GetUserId(), c->cxt);
 	c->calls = call_open(c->cxt);
-	put(c, c->step, GOOD, credential_text(c->tenant), NULL);
-	put(c, "options", GOOD,
-		psprintf("%s, api %s, %s%s", c->tenant->base_url, tenant_api_names[c->tenant->api],
+	put(c, c->step, GOOD,
+		psprintf("%s, api %s, %s, %s%s", c->tenant->base_url, tenant_api_names[c->tenant->api],
+				 credential_text(c->tenant),
 				 c->tenant->rate_limit > 0 ?
 				 psprintf("%d requests in 10 s", c->tenant->rate_limit) : "no rate limit",
 				 c->tenant->read_only ? ", read-only" : ""), NULL);
@@ -292,6 +300,20 @@ report_api(Check *c, const HttpResponse *response)
 		"v2024 and later cancel 50 requests in one call and have every call.");
 }
 
+/* Not even the first page: a 403 is about who is behind the token. */
+static void
+report_refusal(Check *c, const ApiError *error)
+{
+	ApiError	hinted = *error;
+	bool		denied = error->status == 403;
+
+	if (denied && token_identity(c->tenant) == NULL)
+		hinted.hint = "No user is behind this token: create a personal access token as a user of the tenant, and use its client id and secret.";
+	else if (denied)
+		hinted.hint = "The personal access token needs the scope idn:access-request-status:read, and its user the level for it: see the table of scopes in README.md.";
+	put_api_error(c, denied ? "user" : "api", &hinted);
+}
+
 static void
 step_network(Check *c)
 {
@@ -310,7 +332,7 @@ step_network(Check *c)
 	}
 	if (call_error(all) != NULL)
 	{
-		put_api_error(c, call_error(all)->status == 403 ? "user" : "api", call_error(all));
+		report_refusal(c, call_error(all));
 		return;
 	}
 	c->all = call_response(all)->total_count;
@@ -387,7 +409,8 @@ accessreq_check(PG_FUNCTION_ARGS)
 	MemoryContextSwitchTo(c.cxt);
 	if (take(&c, "server", step_server) &&
 		take(&c, "usage", step_usage) &&
-		take(&c, "mapping", step_mapping))
+		take(&c, "mapping", step_mapping) &&
+		take(&c, "options", step_options))
 	{
 		(void) take(&c, "network", step_network);
 		(void) take(&c, "budget", step_budget);

@@ -659,8 +659,8 @@ read_mapping_options(Tenant *t, UserMapping *mapping)
 }
 
 /* GetUserMapping() says the same, but not what to do. */
-static void
-check_mapping_exists(Oid serverid, Oid userid)
+void
+tenant_check_mapping(Oid serverid, Oid userid)
 {
 	if (!SearchSysCacheExists2(USERMAPPINGUSERSERVER, ObjectIdGetDatum(userid),
 							   ObjectIdGetDatum(serverid)) &&
@@ -686,7 +686,7 @@ build_entry(Oid serverid, Oid userid)
 	entry->tenant.serverid = serverid;
 	entry->tenant.userid = userid;
 	read_server_options(&entry->tenant, GetForeignServer(serverid));
-	check_mapping_exists(serverid, userid);
+	tenant_check_mapping(serverid, userid);
 	read_mapping_options(&entry->tenant, GetUserMapping(userid, serverid));
 	entry->server_hash = GetSysCacheHashValue1(FOREIGNSERVEROID, ObjectIdGetDatum(serverid));
 	MemoryContextSwitchTo(old);

@@ -68,6 +68,9 @@ extern Oid	tenant_resolve(const char *name, Oid userid);
 /* Raises 42501 where the role has no USAGE on the server. */
 extern void tenant_check_usage(Oid serverid, Oid userid);
 
+/* Raises 42704 where neither the role nor PUBLIC has a mapping on it. */
+extern void tenant_check_mapping(Oid serverid, Oid userid);
+
 /*
  * The tenant as "userid" uses it, with rights checked: USAGE, a mapping for
  * the role or for PUBLIC, hosts that may receive secrets, accessreq.enabled.

@@ -4,62 +4,14 @@
 
 use strict;
 use warnings;
-use FindBin;
 use PostgreSQL::Test::Cluster;
 use PostgreSQL::Test::Utils;
+use StorePages;
 use Test::More;
 
-my $bench = "$FindBin::RealBin/../bench";
-my $build = PostgreSQL::Test::Utils::tempdir();
-system_or_bail("$bench/store.sh", '--build', $build);
-
-my $node = PostgreSQL::Test::Cluster->new('store');
-$node->init(extra => [ '--encoding=UTF8', '--no-locale' ]);
-$node->append_conf('postgresql.conf', "autovacuum = off");
-$node->start;
-
-# A database with the tables and the bench's functions.
-sub prepare
-{
-	my ($db) = @_;
-	$node->safe_psql($db, slurp_file("$build/tables.sql"));
-	$node->command_ok(
-		[
-			'psql', '-X', '-q', '-v', 'ON_ERROR_STOP=1', '-v', "module=$build/store_bench",
-			'-d', $node->connstr($db), '-f', "$bench/store.sql"
-		],
-		"functions in $db");
-	return;
-}
+my $node = store_node('store');
 
 sub sql { return $node->safe_psql('postgres', @_); }
-
-# An item; the other keys are given as JSON.
-sub item
-{
-	my ($id, $state, $more) = @_;
-	$more = defined $more ? ",$more" : '';
-	return qq({"accountActivityItemId":"$id","accessRequestId":"r$id","state":"$state"$more});
-}
-
-sub approvals
-{
-	return '"approvalDetails":['
-	  . join(',', map { qq({"approvalId":"a$_->[0]","status":"$_->[1]"}) } @_) . ']';
-}
-
-# SQL that stores a page; times are seconds from a fixed point.
-sub page_sql
-{
-	my ($time, $items, %opt) = @_;
-	my $page = ref $items ? '[' . join(',', @$items) . ']' : $items;
-	my $lock = $opt{nolock} ? 'false' : 'true';
-	my $raw = $opt{noraw} ? 'false' : 'true';
-	my $columns = $opt{columns} // 'seen, added, changed, quarantined, replaced';
-	my $bytes = unpack('H*', $page);
-	return "SELECT $columns FROM bench.page('acme', '\\x$bytes'::bytea, "
-	  . "timestamptz '2026-01-01Z' + $time * interval '1 s', $raw, $lock)";
-}
 
 # counts: seen|added|changed|quarantined|replaced
 sub page { return sql(page_sql(@_)); }
@@ -106,7 +58,7 @@ sub clear
 
 sub wal_position { return sql('SELECT pg_current_wal_insert_lsn()'); }
 
-prepare('postgres');
+prepare_database($node, 'postgres');
 
 # ---- new, unchanged, changed
 
@@ -389,8 +341,7 @@ is(fingerprint(), $before, 'no row touched');
 is(page(20, [ item('a', 'CHANGED') ]), '1|0|1|0|0', 'changed');
 
 sql('DROP TABLE accessreq.request_status, accessreq.approval');
-sql((slurp_file("$build/tables.sql") =~ /(CREATE TABLE accessreq.$_ \(.*?\n\));/s)[0]
-	  . ' PARTITION BY HASH (server, account_activity_item_id)')
+sql(columns_sql($_) . ' PARTITION BY HASH (server, account_activity_item_id)')
   for qw(request_status approval);
 sql("CREATE TABLE accessreq.${_}_0 PARTITION OF accessreq.$_ FOR VALUES WITH (MODULUS 2, REMAINDER 0);
 	 CREATE TABLE accessreq.${_}_1 PARTITION OF accessreq.$_ FOR VALUES WITH (MODULUS 2, REMAINDER 1);
@@ -424,7 +375,7 @@ for my $encoding (qw(LATIN1 SQL_ASCII))
 {
 	my $db = lc $encoding;
 	sql("CREATE DATABASE $db ENCODING '$encoding' LOCALE 'C' TEMPLATE template0");
-	prepare($db);
+	prepare_database($node, $db);
 	is( $node->safe_psql($db, page_sql(10, \@texts)),
 		$encoding eq 'LATIN1' ? '5|3|0|2|0' : '5|5|0|0|0',
 		"$encoding: what can be stored");
@@ -451,7 +402,7 @@ for my $encoding (qw(LATIN1 SQL_ASCII))
 # ---- memory
 
 sql('CREATE DATABASE memory');
-prepare('memory');
+prepare_database($node, 'memory');
 my $growth = $node->safe_psql('memory', q{
 	CALL bench.pull(1000, 250);
 	CALL bench.pull(2000, 250);
