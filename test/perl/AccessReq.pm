@@ -19,7 +19,7 @@ use Time::HiRes qw(sleep time);
 
 our @EXPORT = qw(
   PATIENCE accessreq_node add_server quote_sql poll_until new_session
-  new_sandbox new_listener full_backlog answer_text read_request
+  new_sandbox new_listener full_backlog answer_text hang_up read_request
   backend_waits make_ca make_cert slurp_from start_with_stuck_dns dns_questions
 );
 
@@ -199,19 +199,31 @@ sub slurp_from
 
 # ------------------------------------------------------------- raw listeners
 
-# An HTTP answer as bytes.
+# An HTTP answer as bytes, after which the connection is not kept unless the
+# headers say otherwise: a request sent over one that is about to be closed may
+# be lost, and that has a test of its own.
 sub answer_text
 {
 	my ($status, $body, %headers) = @_;
 	my %h = (
 		'Content-Type' => 'application/json',
 		'Content-Length' => length $body,
+		Connection => 'close',
 		%headers);
 
 	return join("\r\n",
 		"HTTP/1.1 $status Whatever",
 		map({ "$_: $h{$_}" } grep { defined $h{$_} } sort keys %h),
 		'', $body);
+}
+
+# End a connection now, though the listener may not have closed its copy yet.
+sub hang_up
+{
+	my ($socket) = @_;
+
+	shutdown($socket, 2);
+	return close $socket;
 }
 
 # Read one whole request from a socket; undef at its end.

@@ -47,7 +47,7 @@ sub answering
 			my $request = read_request($socket) // return;
 			$note->('request', $request);
 			syswrite($socket, $bytes);
-			close $socket;
+			hang_up($socket);
 		});
 }
 
@@ -228,7 +228,7 @@ for (
 	[ 'half a header', "HTTP/1.1 200 OK\r\nContent-Ty", '08006|08P01' ],
 	[ 'not HTTP', "220 mail.example.com ESMTP\r\n", '08006' ],
 	[ 'TLS where there should be none', "\x15\x03\x01\x00\x02\x02\x16", '08006' ],
-	[ 'a status of nonsense', "HTTP/1.1 999 Hm\r\nContent-Length: 0\r\n\r\n", '08P01' ],
+	[ 'a status of nonsense', "HTTP/1.1 999 Hm\r\nConnection: close\r\nContent-Length: 0\r\n\r\n", '08P01' ],
 	[ 'HTML', answer_text(200, '<html>Sign in</html>', 'Content-Type' => 'text/html'), '08P01' ],
 	[ 'JSON cut short', answer_text(200, '{"a": [1, 2'), '08P01' ],
 	[ 'not UTF-8', answer_text(200, "{\"a\": \"\xff\xfe\"}"), '08P01' ],
@@ -267,7 +267,7 @@ my $bytewise = new_listener(
 			syswrite($socket, $_);
 			sleep 0.0005;
 		}
-		close $socket;
+		hang_up($socket);
 	});
 is($session->value(get(server_at($bytewise->url))), '{"c": 3}', 'byte by byte');
 
@@ -326,7 +326,7 @@ my $dying = new_listener(
 		$note->('request', $first);
 		syswrite($socket, answer_text(200, '{"d": 4}', Connection => 'keep-alive'));
 		$note->('request', read_request($socket, \$buffer) // return);
-		close $socket;
+		hang_up($socket);
 	});
 my $dying_server = server_at($dying->url);
 $session->value(get($dying_server));
@@ -362,7 +362,7 @@ my $long = new_listener(
 		syswrite($socket, answer_text(200, '{"d": 4}', Connection => 'keep-alive'));
 		sysread($socket, $buffer, 1000, length $buffer) or return;
 		$note->('request', $buffer);
-		close $socket;
+		hang_up($socket);
 	});
 my $long_server = server_at($long->url);
 my $ids = "(SELECT array_agg(md5(i::text)) FROM generate_series(1, 500) i)";
@@ -377,7 +377,7 @@ my $idle = new_listener(
 		my ($socket, $n, $note) = @_;
 		$note->('request', read_request($socket) // return);
 		syswrite($socket, answer_text(200, '{"e": 5}', Connection => 'keep-alive'));
-		close $socket;
+		hang_up($socket);
 		$note->('closed');
 	});
 my $idle_server = server_at($idle->url);
@@ -402,7 +402,7 @@ my $late = new_listener(
 		my ($socket, $n, $note) = @_;
 		$note->('request', read_request($socket) // return);
 		syswrite($socket, answer_text(202, ''));
-		close $socket;
+		hang_up($socket);
 	},
 	port => $port);
 $r = $session->finish;
@@ -470,7 +470,7 @@ my $clear = new_listener(
 		my ($socket) = @_;
 		sysread($socket, my $hello, 4096);
 		syswrite($socket, answer_text(400, 'this is not what I speak'));
-		close $socket;
+		hang_up($socket);
 	});
 my $no_tls = server_at('https://127.0.0.1:' . $clear->port, options => { ca_file => $ca });
 fails(get($no_tls), '08001', qr/handshake failed/, 'https where http is spoken');

@@ -110,14 +110,14 @@ my $breaks = new_listener(
 		my ($s) = @_;
 		read_request($s);
 		syswrite($s, "HTTP/1.1 200 OK\r\nContent-Length: 1000\r\n\r\n[");
-		close $s;
+		hang_up($s);
 	});
 my $garbage = new_listener(
 	sub {
 		my ($s) = @_;
 		read_request($s);
 		syswrite($s, answer_text(200, '[{"accountActivityItemId":"a"},{]]'));
-		close $s;
+		hang_up($s);
 	});
 my $mute = new_listener(sub { sleep 60 });
 my %short = (options => { request_timeout => '20ms' });
