@@ -11,6 +11,7 @@ OBJS = \
 	src/apierror.o \
 	src/call.o \
 	src/check.o \
+	src/config.o \
 	src/functions.o \
 	src/guard.o \
 	src/http.o \

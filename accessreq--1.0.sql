@@ -343,7 +343,7 @@ CREATE TABLE accessreq.action (
 	answer						jsonb,
 	error						text,
 	error_code					text,
-	tracking_id					text,
+	tracking_id					text COLLATE "C",
 	access_request_ids			text[]
 );
 CREATE UNIQUE INDEX action_dedupe_key_idx ON accessreq.action (server, owner, dedupe_key)

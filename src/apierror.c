@@ -340,8 +340,9 @@ api_error_limited(const Tenant *tenant, const char *what, int64 wait_us, bool by
 	e->detail = by_tenant ? NULL :
 		psprintf("The option rate_limit of the server allows %d requests in 10 s.",
 				 tenant->rate_limit);
-	e->hint = psprintf("Try again in " INT64_FORMAT " s; a larger request_timeout would have waited.",
-					   seconds);
+	e->hint = by_tenant ?
+		psprintf("Try again in " INT64_FORMAT " s. A call waits once, where that fits into its request_timeout.", seconds) :
+		psprintf("Try again in " INT64_FORMAT " s; a larger request_timeout would have waited.", seconds);
 	return e;
 }
 

@@ -396,6 +396,33 @@ may_retry(const Call *call, const HttpResponse *response, bool token)
 	return response->failure != HTTP_ANSWERED && !response->sent;
 }
 
+/* As much of a secret as must not appear in a message; less than all of it. */
+#define SECRET_START 8
+
+/*
+ * Gateways repeat what they refuse, and the tenant's words are shown: not if
+ * there is a secret in them, as it is or as it was encoded for sending.
+ */
+static void
+hide_secret(ApiError *error, const char *secret)
+{
+	char	   *start;
+	char	   *encoded;
+
+	if (error->detail == NULL || secret == NULL || secret[0] == '\0')
+		return;
+	start = pnstrdup(secret, SECRET_START);
+	encoded = http_encode(start);
+	if (strstr(error->detail, start) != NULL || strstr(error->detail, encoded) != NULL)
+		error->detail = psprintf("The tenant's words are left out, because they repeat a secret.%s",
+								 error->tracking_id ?
+								 psprintf(" Tracking id: %s.", error->tracking_id) : "");
+	explicit_bzero(start, strlen(start));
+	explicit_bzero(encoded, strlen(encoded));
+	pfree(start);
+	pfree(encoded);
+}
+
 /*
  * An answer that is no success, to the call or to the fetch of its token.
  * Leaves the call waiting for another try, or ended with its error.
@@ -432,6 +459,19 @@ handle_failure(Call *call, bool token)
 	error = api_error_describe(t, token ? psprintf("fetch a token to %s", call->spec.what) :
 							   call->spec.what, response,
 							   changes_once(&call->spec), token);
+	if (token)
+	{
+		char	   *secret = tenant_secret(t);
+
+		hide_secret(error, secret);
+		explicit_bzero(secret, strlen(secret));
+	}
+	else
+	{
+		uint64		serial;
+
+		hide_secret(error, token_get(t, &serial));
+	}
 	end_call(call, error);
 }
 

@@ -41,9 +41,6 @@ PG_FUNCTION_INFO_V1(accessreq_revoke_request);
 PG_FUNCTION_INFO_V1(accessreq_cancel);
 PG_FUNCTION_INFO_V1(accessreq_cancel_many);
 PG_FUNCTION_INFO_V1(accessreq_close);
-PG_FUNCTION_INFO_V1(accessreq_get_config);
-PG_FUNCTION_INFO_V1(accessreq_set_config);
-PG_FUNCTION_INFO_V1(accessreq_merge_config);
 PG_FUNCTION_INFO_V1(accessreq_refresh);
 PG_FUNCTION_INFO_V1(accessreq_sync);
 
@@ -67,24 +64,6 @@ server_text_or_null(const char *text, bool *isnull)
 {
 	*isnull = text == NULL;
 	return text ? CStringGetTextDatum(text) : (Datum) 0;
-}
-
-/* The body of an answer as jsonb; an empty one, or none at all, is {}. */
-static Datum
-answer_jsonb(const CallSpec *spec, Call *call, bool changes)
-{
-	HttpResponse *r = call_response(call);
-	const char *problem;
-
-	json_clean(r->body, r->body_len);
-	if (json_parse(r->body, r->body_len, CurrentMemoryContext, &problem) == NULL)
-	{
-		/* a 202 is a 202 whatever its body looks like */
-		if (changes || strspn(r->body, " \t\r\n") == r->body_len)
-			return row_jsonb("{}", 2);
-		api_error_raise(api_error_bad_answer(spec->tenant, spec->what, r, problem, false));
-	}
-	return row_jsonb(r->body, r->body_len);
 }
 
 /* ---------------------------------------------------------------------- create */
@@ -352,7 +331,7 @@ accessreq_cancel(PG_FUNCTION_ARGS)
 			hinted.hint = "A request can be cancelled only before its approval has passed; after that use accessreq.close().";
 		api_error_raise(&hinted);
 	}
-	answer = answer_jsonb(&spec, call, true);
+	answer = session_answer(&spec, call, true);
 	session_close(session);
 	return answer;
 }
@@ -541,137 +520,6 @@ accessreq_close(PG_FUNCTION_ARGS)
 	run_batches(&b, make_close, &args);
 	session_close(b.session);
 	return (Datum) 0;
-}
-
-/* --------------------------------------------------------------- configuration */
-
-/* get_config(server name) */
-Datum
-accessreq_get_config(PG_FUNCTION_ARGS)
-{
-	Session    *session = session_open(fcinfo, 0, CurTransactionContext);
-	CallSpec	spec;
-	Datum		answer;
-
-	api_get_config(&spec, session->tenant);
-	answer = answer_jsonb(&spec, call_run_or_raise(session->calls, &spec), false);
-	session_close(session);
-	return answer;
-}
-
-static Datum
-put_config(Session *session, const char *function, const char *body)
-{
-	CallSpec	spec;
-	Call	   *call;
-
-	api_put_config(&spec, session->tenant, body);
-	call = call_run(session->calls, &spec);
-	session_log_write(session, function, NULL, 0, call);
-	if (call_error(call) != NULL)
-		api_error_raise(call_error(call));
-	return answer_jsonb(&spec, call, true);
-}
-
-static char *
-config_arg(FunctionCallInfo fcinfo, const char *name)
-{
-	char	   *text;
-
-	session_require_arg(fcinfo, 0, name);
-	text = session_jsonb_arg(fcinfo, 0);
-	if (!json_is_object(session_parse(text)))
-		ereport(ERROR,
-				(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
-				 errmsg("argument \"%s\" is not a JSON object", name)));
-	return text;
-}
-
-/* set_config(config jsonb, server name): replaces all */
-Datum
-accessreq_set_config(PG_FUNCTION_ARGS)
-{
-	char	   *config = config_arg(fcinfo, "config");
-	Session    *session = session_open(fcinfo, 1, CurTransactionContext);
-	Datum		answer = put_config(session, "set_config", config);
-
-	session_close(session);
-	return answer;
-}
-
-static void append_merged(StringInfo buf, const JsonValue *base, const JsonValue *patch,
-						  const Tenant *tenant);
-
-static void
-append_merged_object(StringInfo buf, const JsonValue *base, const JsonValue *patch,
-					 const Tenant *tenant)
-{
-	const char *separator = "";
-
-	appendStringInfoChar(buf, '{');
-	for (const JsonValue *m = json_first(base); m != NULL; m = json_next(m))
-	{
-		const JsonValue *other = json_get(patch, json_key(m));
-
-		appendStringInfoString(buf, separator);
-		separator = ",";
-		json_append_string(buf, json_key(m));
-		appendStringInfoChar(buf, ':');
-		append_merged(buf, m, other, tenant);
-	}
-	for (const JsonValue *m = json_first(patch); m != NULL; m = json_next(m))
-	{
-		if (json_get(base, json_key(m)) != NULL)
-			continue;
-		ereport(ERROR,
-				(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
-				 errmsg("the configuration of server \"%s\" has no key \"%s\"",
-						tenant->server, api_error_text(json_key(m))),
-				 errdetail("It may belong to another API version than \"%s\".",
-						   tenant_api_names[tenant->api]),
-				 errhint("SELECT accessreq.get_config() shows the keys that there are.")));
-	}
-	appendStringInfoChar(buf, '}');
-}
-
-/* Objects merge, everything else replaces; "patch" NULL leaves as it is. */
-static void
-append_merged(StringInfo buf, const JsonValue *base, const JsonValue *patch,
-			  const Tenant *tenant)
-{
-	if (patch == NULL)
-		appendStringInfoString(buf, json_print(base));
-	else if (json_is_object(base) && json_is_object(patch))
-		append_merged_object(buf, base, patch, tenant);
-	else
-		appendStringInfoString(buf, json_print(patch));
-}
-
-/* merge_config(patch jsonb, server name) */
-Datum
-accessreq_merge_config(PG_FUNCTION_ARGS)
-{
-	const JsonValue *patch = session_parse(config_arg(fcinfo, "patch"));
-	Session    *session = session_open(fcinfo, 1, CurTransactionContext);
-	const JsonValue *base;
-	HttpResponse *response;
-	const char *problem;
-	StringInfoData merged;
-	CallSpec	spec;
-	Datum		answer;
-
-	api_get_config(&spec, session->tenant);
-	response = call_response(call_run_or_raise(session->calls, &spec));
-	json_clean(response->body, response->body_len);
-	base = json_parse(response->body, response->body_len, CurrentMemoryContext, &problem);
-	if (!json_is_object(base))
-		api_error_raise(api_error_bad_answer(session->tenant, spec.what, response,
-											 "it is no JSON object", false));
-	initStringInfo(&merged);
-	append_merged(&merged, base, patch, session->tenant);
-	answer = put_config(session, "merge_config", merged.data);
-	session_close(session);
-	return answer;
 }
 
 /* ---------------------------------------------------------------- refresh, sync */

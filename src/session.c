@@ -14,6 +14,7 @@
 #include "lib/stringinfo.h"
 #include "mb/pg_wchar.h"
 #include "miscadmin.h"
+#include "row.h"
 #include "session.h"
 #include "utils/array.h"
 #include "utils/builtins.h"
@@ -159,6 +160,23 @@ session_parse(const char *text)
 				 errmsg("the value cannot be sent as JSON"),
 				 errdetail("%s", problem)));
 	return value;
+}
+
+Datum
+session_answer(const CallSpec *spec, Call *call, bool changes)
+{
+	HttpResponse *r = call_response(call);
+	const char *problem;
+
+	json_clean(r->body, r->body_len);
+	if (json_parse(r->body, r->body_len, CurrentMemoryContext, &problem) == NULL)
+	{
+		/* a 202 is a 202 whatever its body looks like */
+		if (changes || strspn(r->body, " \t\r\n") == r->body_len)
+			return row_jsonb("{}", 2);
+		api_error_raise(api_error_bad_answer(spec->tenant, spec->what, r, problem, false));
+	}
+	return row_jsonb(r->body, r->body_len);
 }
 
 void

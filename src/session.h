@@ -43,6 +43,12 @@ extern void session_require_arg(FunctionCallInfo fcinfo, int argno, const char *
 /* Parse a body of JSON; raises 22023. */
 extern const JsonValue *session_parse(const char *text);
 
+/*
+ * The body of an answer as jsonb; none is {}.  One that is no JSON raises
+ * 08P01, unless the call changed something: a 202 is a 202 whatever its body.
+ */
+extern Datum session_answer(const CallSpec *spec, Call *call, bool changes);
+
 /* One LOG line for a call that changes something, where log_writes is on. */
 extern void session_log_write(const Session *session, const char *function,
 							  const char *const *ids, int nids, const Call *call);

@@ -16,7 +16,11 @@
 #include "access/htup_details.h"
 #include "catalog/namespace.h"
 #include "catalog/pg_class.h"
+#include "catalog/pg_extension.h"
+#include "commands/extension.h"
+#include "compat.h"
 #include "miscadmin.h"
+#include "storage/lmgr.h"
 #include "utils/guc.h"
 #include "utils/lsyscache.h"
 #include "utils/syscache.h"
@@ -29,10 +33,47 @@
 /* The table whose owner counts as the owner of all. */
 #define WRITER_OWNER_TABLE "request_status"
 
+#define EXTENSION_NAME "accessreq"
+
+static bool
+holds_extension(Oid extension)
+{
+	LOCKTAG		tag;
+
+	SET_LOCKTAG_OBJECT(tag, MyDatabaseId, ExtensionRelationId, extension, 0);
+	return compat_lock_held_by_me(&tag, AccessShareLock);
+}
+
 /*
- * The control file fixes the schema's name, so that name is all we need: a
- * syscache lookup, where looking for the extension would be a scan of
- * pg_extension for each page.
+ * DROP EXTENSION between two of our lookups would leave us with OIDs of tables
+ * that are gone.  It wants this lock too, so it waits for our transaction,
+ * which is a page long.  Looking for the extension is a scan, so that is done
+ * once a transaction.
+ *
+ * Tables without an extension are the tests' of store.c; where there are not
+ * even tables, writer_table() says so.
+ */
+static void
+lock_extension(void)
+{
+	static Oid	extension = InvalidOid;
+
+	if (OidIsValid(extension) && holds_extension(extension))
+		return;
+	for (;;)
+	{
+		extension = get_extension_oid(EXTENSION_NAME, true);
+		if (!OidIsValid(extension))
+			return;
+		LockDatabaseObject(ExtensionRelationId, extension, 0, AccessShareLock);
+		if (get_extension_oid(EXTENSION_NAME, true) == extension)
+			return;
+		UnlockDatabaseObject(ExtensionRelationId, extension, 0, AccessShareLock);
+	}
+}
+
+/*
+ * The control file fixes the schema's name, so that name is all we need.
  */
 Oid
 writer_schema(void)
@@ -43,7 +84,7 @@ writer_schema(void)
 		ereport(ERROR,
 				(errcode(ERRCODE_UNDEFINED_OBJECT),
 				 errmsg("extension \"%s\" is not installed in this database",
-						"accessreq"),
+						EXTENSION_NAME),
 				 errhint("Run CREATE EXTENSION accessreq.")));
 	return schema;
 }
@@ -51,12 +92,15 @@ writer_schema(void)
 Oid
 writer_table(const char *name)
 {
-	Oid			table = get_relname_relid(name, writer_schema());
+	Oid			table;
 
+	lock_extension();
+	table = get_relname_relid(name, writer_schema());
 	if (!OidIsValid(table))
 		ereport(ERROR,
 				(errcode(ERRCODE_UNDEFINED_TABLE),
-				 errmsg("table \"%s.%s\" does not exist", WRITER_SCHEMA, name)));
+				 errmsg("table \"%s.%s\" does not exist", WRITER_SCHEMA, name),
+				 errhint("Is extension \"%s\" installed in this database?", EXTENSION_NAME)));
 	return table;
 }
 

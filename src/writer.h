@@ -25,7 +25,10 @@ typedef struct WriterState
 /* The schema of the extension; raises 42704 where it is not installed. */
 extern Oid	writer_schema(void);
 
-/* OID of a table in it; raises 42P01 where it is gone. */
+/*
+ * OID of a table in it; raises 42P01 where it is gone.  Holds off DROP
+ * EXTENSION to the end of the transaction.
+ */
 extern Oid	writer_table(const char *name);
 
 /*

@@ -270,9 +270,34 @@ ended_by($session->finish, '57P01', 'CALL sync, terminate');
 $session->quit;
 $sandbox->no_faults;
 
+# ---------------------------------------------- what others want of a backend
+
+# A barrier that every backend must pass is passed by one that waits, and by
+# one that pulls: neither CREATE nor DROP DATABASE hangs on it.
+my $waiting = new_session($node);
+my $pulling = new_session($node);
+$waiting->send("SELECT accessreq.count_status(server => 'headers')");
+$pulling->send("CALL accessreq.sync('pulled_hung')");
+backend_waits($admin, $_->backend) for $waiting, $pulling;
+$r = $admin->run('CREATE DATABASE elsewhere STRATEGY file_copy');
+ended_by($r, '', 'CREATE DATABASE beside a wait');
+$r = $admin->run('DROP DATABASE elsewhere');
+ended_by($r, '', 'DROP DATABASE beside a wait');
+# a pull that waits holds nothing that DDL waits for
+$r = $admin->run("SET lock_timeout = '1s'; ALTER TABLE accessreq.request_status SET (fillfactor = 99); ALTER SERVER pulled_hung OPTIONS (ADD user_agent 'x')");
+ended_by($r, '', 'ALTER TABLE beside a pull');
+
+# and when the postmaster dies, so do they
+my @pids = map { $_->backend } $waiting, $pulling;
+$node->kill9;
+my $died = time;
+ok( poll_until('the backends to be gone', sub { !grep { kill 0, $_ } @pids }, 10),
+	'no backend outlives the postmaster');
+cmp_ok((time - $died) * 1000, '<', LIMIT_MS, 'they are gone in time');
+$_->quit for $waiting, $pulling, $admin;
+
 $_->stop for $mute, $headers, $half_headers, $body, $drip;
 undef $hold;
-$node->stop;
 
 # --------------------------------------------------- a name server that hangs
 

@@ -444,37 +444,42 @@ SKIP:
 
 # ---------------------------------------------------------------------- TLS
 
-my $dir = $PostgreSQL::Test::Utils::tmp_check;
-my $ca = make_ca($dir);
-my @cert = make_cert($dir, 'here', 'IP:127.0.0.1,DNS:localhost');
-my @other = make_cert($dir, 'other', 'DNS:other.example');
-my $tls = new_sandbox(tls_cert => $cert[0], tls_key => $cert[1]);
-my $wrong = new_sandbox(tls_cert => $other[0], tls_key => $other[1]);
-my %secret = (mapping => { client_id => 'tls', client_secret => 'sandbox-secret' });
+SKIP:
+{
+	skip('the program openssl is not here', 15) if system('openssl version > /dev/null 2>&1') != 0;
 
-like($tls->url, qr/^https:/, 'the sandbox speaks TLS');
-(my $by_name = $tls->url) =~ s/127\.0\.0\.1/localhost/;
-my $count = sub { "SELECT accessreq.count_status(server => '$_[0]')" };
-is($session->run($count->(server_at($tls->url, %secret, options => { ca_file => $ca })))->{out},
-	'600', 'a private CA, named by ca_file');
-is($session->run($count->(server_at($by_name, %secret, options => { ca_file => $ca })))->{out},
-	'600', 'by its name');
-fails($count->(server_at($tls->url, %secret)), '08001', qr/certificate/, 'a private CA, not named');
-fails($count->(server_at($wrong->url, %secret, options => { ca_file => $ca })),
-	'08001', qr/certificate/, 'a certificate for another host');
-$r = $session->run($count->(server_at($tls->url, %secret, options => { ca_file => "$dir/missing.pem" })));
-like($r->{sqlstate}, qr/^58/, 'a ca_file that is not there') or diag($r->{err});
-like($r->{err}, qr/ca_file/, 'and the hint names the option');
-my $clear = new_listener(
-	sub {
-		my ($socket) = @_;
-		sysread($socket, my $hello, 4096);
-		syswrite($socket, answer_text(400, 'this is not what I speak'));
-		hang_up($socket);
-	});
-my $no_tls = server_at('https://127.0.0.1:' . $clear->port, options => { ca_file => $ca });
-fails(get($no_tls), '08001', qr/handshake failed/, 'https where http is spoken');
-fails(post($no_tls), '08001', qr/handshake failed/, 'a POST there was not sent');
+	my $dir = $PostgreSQL::Test::Utils::tmp_check;
+	my $ca = make_ca($dir);
+	my @cert = make_cert($dir, 'here', 'IP:127.0.0.1,DNS:localhost');
+	my @other = make_cert($dir, 'other', 'DNS:other.example');
+	my $tls = new_sandbox(tls_cert => $cert[0], tls_key => $cert[1]);
+	my $wrong = new_sandbox(tls_cert => $other[0], tls_key => $other[1]);
+	my %secret = (mapping => { client_id => 'tls', client_secret => 'sandbox-secret' });
+
+	like($tls->url, qr/^https:/, 'the sandbox speaks TLS');
+	(my $by_name = $tls->url) =~ s/127\.0\.0\.1/localhost/;
+	my $count = sub { "SELECT accessreq.count_status(server => '$_[0]')" };
+	is($session->run($count->(server_at($tls->url, %secret, options => { ca_file => $ca })))->{out},
+		'600', 'a private CA, named by ca_file');
+	is($session->run($count->(server_at($by_name, %secret, options => { ca_file => $ca })))->{out},
+		'600', 'by its name');
+	fails($count->(server_at($tls->url, %secret)), '08001', qr/certificate/, 'a private CA, not named');
+	fails($count->(server_at($wrong->url, %secret, options => { ca_file => $ca })),
+		'08001', qr/certificate/, 'a certificate for another host');
+	$r = $session->run($count->(server_at($tls->url, %secret, options => { ca_file => "$dir/missing.pem" })));
+	like($r->{sqlstate}, qr/^58/, 'a ca_file that is not there') or diag($r->{err});
+	like($r->{err}, qr/ca_file/, 'and the hint names the option');
+	my $clear = new_listener(
+		sub {
+			my ($socket) = @_;
+			sysread($socket, my $hello, 4096);
+			syswrite($socket, answer_text(400, 'this is not what I speak'));
+			hang_up($socket);
+		});
+	my $no_tls = server_at('https://127.0.0.1:' . $clear->port, options => { ca_file => $ca });
+	fails(get($no_tls), '08001', qr/handshake failed/, 'https where http is spoken');
+	fails(post($no_tls), '08001', qr/handshake failed/, 'a POST there was not sent');
+}
 
 # -------------------------------------------------------------------- proxy
 

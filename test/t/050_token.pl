@@ -161,6 +161,29 @@ for (['html', status => 502], ['garbage'], ['status', status => 200, body => '{}
 }
 fails(server(client('a-nouser')), '42501', qr/HINT:  .*personal access token/s, 'no user behind the token');
 
+# a gateway that repeats what it was sent
+my $echo = new_listener(
+	sub {
+		my ($socket) = @_;
+		my $request = read_request($socket) // return;
+		my ($said) = $request =~ /(client_secret=.*|Bearer [^\r]*)/s;
+		$said =~ s/%([0-9A-F]{2})/chr hex $1/ge if $said =~ /%/ && $said =~ /decoded/;
+		$said =~ s/"/\\"/g;
+		syswrite($socket, answer_text(400, "{\"message\":\"I do not like $said\",\"trackingId\":\"t1\"}"));
+		hang_up($socket);
+	});
+for ([ 'a secret', client('echo') ], [ 'a secret, encoded', client('echo', client_secret => "S3cr&t $secret") ],
+	[ 'a secret, decoded', client('echo', client_secret => "S3cr&t decoded $secret") ], [ 'a token', { access_token => $static } ])
+{
+	my ($what, $mapping) = @$_;
+
+	$r = run(count(server($mapping, url => $echo->url)));
+	like($r->{sqlstate}, qr/^(28P01|22023)$/, "$what is repeated by the tenant: SQLSTATE");
+	like($r->{err}, qr/words are left out.*t1/, "$what is repeated by the tenant: it is hidden");
+	unlike($r->{err}, qr/S3cr|\Q$static\E/, "$what is repeated by the tenant: not shown");
+}
+$echo->stop;
+
 # -------------------------------------------------------------- static tokens
 
 $sandbox->no_faults;
