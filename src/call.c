@@ -409,7 +409,9 @@ hide_secret(ApiError *error, const char *secret)
 	char	   *start;
 	char	   *encoded;
 
-	if (error->detail == NULL || secret == NULL || secret[0] == '\0')
+	/* what is shorter is no real secret, and stands in any text */
+	if (error->detail == NULL || error->status == 0 ||
+		secret == NULL || strlen(secret) < SECRET_START)
 		return;
 	start = pnstrdup(secret, SECRET_START);
 	encoded = http_encode(start);
