@@ -60,6 +60,35 @@ CREATE TYPE accessreq.item_status AS (
 );
 COMMENT ON TYPE accessreq.item_status IS
 'one requested item as the tenant reports it now; the columns of request_status that come from the API, and the whole answer in raw';
+COMMENT ON COLUMN accessreq.item_status.account_activity_item_id IS 'the tenant''s identity of this requested item (accountActivityItemId)';
+COMMENT ON COLUMN accessreq.item_status.access_request_id IS 'the access request this item belongs to (accessRequestId): what cancel and close take; null on some old rows';
+COMMENT ON COLUMN accessreq.item_status.item_id IS 'the role, access profile or entitlement that was requested';
+COMMENT ON COLUMN accessreq.item_status.item_name IS 'name of the requested item';
+COMMENT ON COLUMN accessreq.item_status.item_type IS 'ACCESS_PROFILE, ROLE or ENTITLEMENT; text, because the tenant adds values without notice';
+COMMENT ON COLUMN accessreq.item_status.request_type IS 'GRANT_ACCESS, REVOKE_ACCESS or MODIFY_ACCESS';
+COMMENT ON COLUMN accessreq.item_status.state IS 'EXECUTING (also while waiting for approval), REQUEST_COMPLETED, CANCELLED, TERMINATED, PROVISIONING_VERIFICATION_PENDING, REJECTED, PROVISIONING_FAILED, NOT_ALL_ITEMS_PROVISIONED, ERROR, or what the tenant adds';
+COMMENT ON COLUMN accessreq.item_status.requester_id IS 'identity that made the request';
+COMMENT ON COLUMN accessreq.item_status.requester_name IS 'its name';
+COMMENT ON COLUMN accessreq.item_status.requested_for_id IS 'identity the access is for';
+COMMENT ON COLUMN accessreq.item_status.requested_for_name IS 'its name';
+COMMENT ON COLUMN accessreq.item_status.requester_comment IS 'what the requester wrote';
+COMMENT ON COLUMN accessreq.item_status.created IS 'when the request was made, by the tenant''s clock';
+COMMENT ON COLUMN accessreq.item_status.modified IS 'when it last changed, by the tenant''s clock; can be null and does not move on every change';
+COMMENT ON COLUMN accessreq.item_status.start_date IS 'when the access is to begin';
+COMMENT ON COLUMN accessreq.item_status.remove_date IS 'when the access is to end';
+COMMENT ON COLUMN accessreq.item_status.cancelable IS 'whether the tenant would accept a cancel: only before approval has passed; after that close it';
+COMMENT ON COLUMN accessreq.item_status.cancel_comment IS 'why it was cancelled';
+COMMENT ON COLUMN accessreq.item_status.cancelled_at IS 'when, by the tenant''s clock';
+COMMENT ON COLUMN accessreq.item_status.cancelled_by_id IS 'identity that cancelled it';
+COMMENT ON COLUMN accessreq.item_status.cancelled_by_name IS 'its name';
+COMMENT ON COLUMN accessreq.item_status.sod_state IS 'outcome of the check for separation of duties';
+COMMENT ON COLUMN accessreq.item_status.sod_policies IS 'names of the policies it violates';
+COMMENT ON COLUMN accessreq.item_status.description IS 'description of the requested item';
+COMMENT ON COLUMN accessreq.item_status.privilege_level IS 'how privileged the item is, where the tenant says';
+COMMENT ON COLUMN accessreq.item_status.source_names IS 'distinct names of the sources of the requested accounts';
+COMMENT ON COLUMN accessreq.item_status.error_text IS 'the item''s error messages, each once';
+COMMENT ON COLUMN accessreq.item_status.client_metadata IS 'the key-value pairs that the requester attached to this item';
+COMMENT ON COLUMN accessreq.item_status.raw IS 'the whole item as the tenant sends it, U+0000 and lone surrogates replaced by U+FFFD';
 
 -- ---------------------------------------------------------------------------
 -- Synced tables. Keys lead with server; no foreign key between them (it costs
@@ -132,6 +161,18 @@ COMMENT ON COLUMN accessreq.request_status.content_hash IS 'tells whether the it
 COMMENT ON COLUMN accessreq.request_status.first_seen_at IS 'when it was first stored, by this machine''s clock';
 COMMENT ON COLUMN accessreq.request_status.changed_at IS 'when the request was sent that brought the last change, by this machine''s clock';
 COMMENT ON COLUMN accessreq.request_status.missing_since IS 'since when full scans do not return it; null while they do';
+COMMENT ON COLUMN accessreq.request_status.item_name IS 'name of the requested item';
+COMMENT ON COLUMN accessreq.request_status.requester_id IS 'identity that made the request';
+COMMENT ON COLUMN accessreq.request_status.requester_name IS 'its name';
+COMMENT ON COLUMN accessreq.request_status.requested_for_id IS 'identity the access is for';
+COMMENT ON COLUMN accessreq.request_status.requested_for_name IS 'its name';
+COMMENT ON COLUMN accessreq.request_status.requester_comment IS 'what the requester wrote';
+COMMENT ON COLUMN accessreq.request_status.cancel_comment IS 'why it was cancelled';
+COMMENT ON COLUMN accessreq.request_status.cancelled_at IS 'when, by the tenant''s clock';
+COMMENT ON COLUMN accessreq.request_status.cancelled_by_id IS 'identity that cancelled it';
+COMMENT ON COLUMN accessreq.request_status.cancelled_by_name IS 'its name';
+COMMENT ON COLUMN accessreq.request_status.description IS 'description of the requested item';
+COMMENT ON COLUMN accessreq.request_status.privilege_level IS 'how privileged the item is, where the tenant says';
 
 CREATE TABLE accessreq.approval (
 	server						text COLLATE "C" NOT NULL,
@@ -163,6 +204,24 @@ COMMENT ON TABLE accessreq.approval IS
 COMMENT ON COLUMN accessreq.approval.status IS 'PENDING, APPROVED, REJECTED, EXPIRED, CANCELLED, ARCHIVED, or what the tenant adds';
 COMMENT ON COLUMN accessreq.approval.scheme IS 'which rule asked for this approval (APP_OWNER, MANAGER, WORKFLOW, …)';
 COMMENT ON COLUMN accessreq.approval.pending_since IS 'since when the current owner holds it, as far as this database saw; filled by the continuous sync';
+COMMENT ON COLUMN accessreq.approval.server IS 'the foreign server (tenant) the row came from';
+COMMENT ON COLUMN accessreq.approval.account_activity_item_id IS 'the item of request_status it belongs to';
+COMMENT ON COLUMN accessreq.approval.ordinal IS 'place in the tenant''s list, from 1';
+COMMENT ON COLUMN accessreq.approval.approval_id IS 'the tenant''s id of the approval, where it gives one';
+COMMENT ON COLUMN accessreq.approval.forwarded IS 'whether it was passed on';
+COMMENT ON COLUMN accessreq.approval.original_owner_type IS 'IDENTITY or GOVERNANCE_GROUP';
+COMMENT ON COLUMN accessreq.approval.original_owner_id IS 'whom it was given to first';
+COMMENT ON COLUMN accessreq.approval.original_owner_name IS 'that one''s name at the time';
+COMMENT ON COLUMN accessreq.approval.current_owner_type IS 'IDENTITY or GOVERNANCE_GROUP';
+COMMENT ON COLUMN accessreq.approval.current_owner_id IS 'who holds it now';
+COMMENT ON COLUMN accessreq.approval.current_owner_name IS 'that one''s name at the time';
+COMMENT ON COLUMN accessreq.approval.reviewed_by_id IS 'who decided';
+COMMENT ON COLUMN accessreq.approval.reviewed_by_name IS 'that one''s name';
+COMMENT ON COLUMN accessreq.approval.comment IS 'what the reviewer wrote';
+COMMENT ON COLUMN accessreq.approval.modified IS 'when it last changed, by the tenant''s clock';
+COMMENT ON COLUMN accessreq.approval.remove_date IS 'end of the access that the reviewer set';
+COMMENT ON COLUMN accessreq.approval.timeout_config IS 'when and how it times out';
+COMMENT ON COLUMN accessreq.approval.error_text IS 'its error messages, each once';
 
 CREATE TABLE accessreq.phase (
 	server						text COLLATE "C" NOT NULL,
@@ -178,6 +237,15 @@ CREATE TABLE accessreq.phase (
 );
 COMMENT ON TABLE accessreq.phase IS
 'the phases each item of request_status goes through (approval, SoD check, provisioning, …), in the tenant''s order';
+COMMENT ON COLUMN accessreq.phase.server IS 'the foreign server (tenant) the row came from';
+COMMENT ON COLUMN accessreq.phase.account_activity_item_id IS 'the item of request_status it belongs to';
+COMMENT ON COLUMN accessreq.phase.ordinal IS 'place in the tenant''s list, from 1';
+COMMENT ON COLUMN accessreq.phase.name IS 'APPROVAL_PHASE, SOD_PHASE, PROVISIONING_PHASE, …';
+COMMENT ON COLUMN accessreq.phase.state IS 'PENDING, EXECUTING, COMPLETED, CANCELLED, NOT_EXECUTED, or what the tenant adds';
+COMMENT ON COLUMN accessreq.phase.result IS 'SUCCESSFUL or FAILED, once it is completed';
+COMMENT ON COLUMN accessreq.phase.started IS 'when it began, by the tenant''s clock';
+COMMENT ON COLUMN accessreq.phase.finished IS 'when it ended';
+COMMENT ON COLUMN accessreq.phase.phase_reference IS 'the list of the item that the phase is about (approvalDetails, …)';
 
 CREATE TABLE accessreq.manual_work_item (
 	server						text COLLATE "C" NOT NULL,
@@ -196,6 +264,18 @@ CREATE TABLE accessreq.manual_work_item (
 );
 COMMENT ON TABLE accessreq.manual_work_item IS
 'the manual provisioning tasks of each item of request_status, in the tenant''s order';
+COMMENT ON COLUMN accessreq.manual_work_item.server IS 'the foreign server (tenant) the row came from';
+COMMENT ON COLUMN accessreq.manual_work_item.account_activity_item_id IS 'the item of request_status it belongs to';
+COMMENT ON COLUMN accessreq.manual_work_item.ordinal IS 'place in the tenant''s list, from 1';
+COMMENT ON COLUMN accessreq.manual_work_item.status IS 'PENDING, APPROVED, REJECTED, EXPIRED, CANCELLED, ARCHIVED, or what the tenant adds';
+COMMENT ON COLUMN accessreq.manual_work_item.forwarded IS 'whether it was passed on';
+COMMENT ON COLUMN accessreq.manual_work_item.original_owner_type IS 'IDENTITY or GOVERNANCE_GROUP';
+COMMENT ON COLUMN accessreq.manual_work_item.original_owner_id IS 'whom it was given to first';
+COMMENT ON COLUMN accessreq.manual_work_item.original_owner_name IS 'that one''s name at the time';
+COMMENT ON COLUMN accessreq.manual_work_item.current_owner_type IS 'IDENTITY or GOVERNANCE_GROUP';
+COMMENT ON COLUMN accessreq.manual_work_item.current_owner_id IS 'who holds it now';
+COMMENT ON COLUMN accessreq.manual_work_item.current_owner_name IS 'that one''s name at the time';
+COMMENT ON COLUMN accessreq.manual_work_item.modified IS 'when it last changed, by the tenant''s clock';
 
 CREATE TABLE accessreq.state_change (
 	server						text COLLATE "C" NOT NULL,
@@ -210,6 +290,14 @@ CREATE TABLE accessreq.state_change (
 );
 COMMENT ON TABLE accessreq.state_change IS
 'each observed change of an item''s state, which the tenant itself does not keep; old_state null is the first sight of it (filled by the continuous sync)';
+COMMENT ON COLUMN accessreq.state_change.server IS 'the foreign server (tenant) the row came from';
+COMMENT ON COLUMN accessreq.state_change.account_activity_item_id IS 'the item of request_status it belongs to';
+COMMENT ON COLUMN accessreq.state_change.access_request_id IS 'the access request the item belongs to';
+COMMENT ON COLUMN accessreq.state_change.run_id IS 'the pull that saw it, in sync_run';
+COMMENT ON COLUMN accessreq.state_change.observed_at IS 'when the request was sent that brought it, by this machine''s clock';
+COMMENT ON COLUMN accessreq.state_change.old_state IS 'null at first sight';
+COMMENT ON COLUMN accessreq.state_change.new_state IS 'the state from then on';
+COMMENT ON COLUMN accessreq.state_change.modified IS 'the tenant''s time of the change, where it moved';
 
 CREATE TABLE accessreq.approval_change (
 	server						text COLLATE "C" NOT NULL,
@@ -230,6 +318,20 @@ CREATE TABLE accessreq.approval_change (
 );
 COMMENT ON TABLE accessreq.approval_change IS
 'each observed change of an approval''s status or holder (filled by the continuous sync)';
+COMMENT ON COLUMN accessreq.approval_change.server IS 'the foreign server (tenant) the row came from';
+COMMENT ON COLUMN accessreq.approval_change.account_activity_item_id IS 'the item of request_status it belongs to';
+COMMENT ON COLUMN accessreq.approval_change.access_request_id IS 'the access request the item belongs to';
+COMMENT ON COLUMN accessreq.approval_change.ordinal IS 'place in the tenant''s list, from 1';
+COMMENT ON COLUMN accessreq.approval_change.run_id IS 'the pull that saw it, in sync_run';
+COMMENT ON COLUMN accessreq.approval_change.observed_at IS 'when the request was sent that brought it, by this machine''s clock';
+COMMENT ON COLUMN accessreq.approval_change.approval_id IS 'the tenant''s id of the approval, where it gives one';
+COMMENT ON COLUMN accessreq.approval_change.modified IS 'the tenant''s time of the change';
+COMMENT ON COLUMN accessreq.approval_change.old_status IS 'null at first sight';
+COMMENT ON COLUMN accessreq.approval_change.new_status IS 'the status from then on';
+COMMENT ON COLUMN accessreq.approval_change.old_owner_id IS 'who held it before';
+COMMENT ON COLUMN accessreq.approval_change.old_owner_name IS 'that one''s name';
+COMMENT ON COLUMN accessreq.approval_change.new_owner_id IS 'who holds it from then on';
+COMMENT ON COLUMN accessreq.approval_change.new_owner_name IS 'that one''s name';
 
 CREATE TABLE accessreq.quarantined_item (
 	server						text COLLATE "C" NOT NULL,
@@ -249,6 +351,13 @@ COMMENT ON TABLE accessreq.quarantined_item IS
 COMMENT ON COLUMN accessreq.quarantined_item.account_activity_item_id IS 'empty where none could be read';
 COMMENT ON COLUMN accessreq.quarantined_item.error_code IS 'SQLSTATE of the error';
 COMMENT ON COLUMN accessreq.quarantined_item.item IS 'the bytes as the tenant sent them; convert_from(item, ''UTF8'') where they are text';
+COMMENT ON COLUMN accessreq.quarantined_item.server IS 'the foreign server (tenant) the row came from';
+COMMENT ON COLUMN accessreq.quarantined_item.item_hash IS 'tells versions of an item apart';
+COMMENT ON COLUMN accessreq.quarantined_item.run_id IS 'the pull that saw it, in sync_run; null for refresh()';
+COMMENT ON COLUMN accessreq.quarantined_item.first_seen_at IS 'when it was first met';
+COMMENT ON COLUMN accessreq.quarantined_item.last_seen_at IS 'when it was last met';
+COMMENT ON COLUMN accessreq.quarantined_item.attempts IS 'how often storing it was tried';
+COMMENT ON COLUMN accessreq.quarantined_item.error IS 'message of the error';
 
 CREATE TABLE accessreq.missing_candidate (
 	server						text COLLATE "C" NOT NULL,
@@ -258,6 +367,9 @@ CREATE TABLE accessreq.missing_candidate (
 );
 COMMENT ON TABLE accessreq.missing_candidate IS
 'working table of a full scan: stored rows that the scan did not return; marked missing only at its end';
+COMMENT ON COLUMN accessreq.missing_candidate.server IS 'the foreign server (tenant) the row came from';
+COMMENT ON COLUMN accessreq.missing_candidate.account_activity_item_id IS 'the stored item';
+COMMENT ON COLUMN accessreq.missing_candidate.run_id IS 'the scan that did not return it';
 
 CREATE TABLE accessreq.sync_job (
 	server						text COLLATE "C" PRIMARY KEY,
@@ -283,11 +395,28 @@ CREATE TABLE accessreq.sync_job (
 	held_by						text COLLATE "C"
 );
 COMMENT ON TABLE accessreq.sync_job IS
-'one row a server that is pulled: who owns the job, how often, and how it fares; written by the functions of the extension alone';
-COMMENT ON COLUMN accessreq.sync_job.owner IS 'the role whose user mapping pulls: the caller of the first CALL sync or start_sync';
-COMMENT ON COLUMN accessreq.sync_job.origin IS 'the database this job belongs to (system identifier and database OID): a restored copy does not pull until it is adopted';
+'one row a server that is pulled: who owns the job and how it fares. enabled, every, reconcile_every, keep, the watermarks, next_attempt_at and held_* are for the background worker of a later release';
+COMMENT ON COLUMN accessreq.sync_job.owner IS 'the role that pulled first: only its pulls set tenant, last_success_at and failures, and take up an interrupted pull';
+COMMENT ON COLUMN accessreq.sync_job.origin IS 'the database this job belongs to (system identifier and database OID); accessreq.check() says when this is another, a copy';
 COMMENT ON COLUMN accessreq.sync_job.tenant IS 'the tenant behind the token at the first pull; another one under the same server is an error';
 COMMENT ON COLUMN accessreq.sync_job.last_scan_at IS 'when a full scan last finished';
+COMMENT ON COLUMN accessreq.sync_job.server IS 'the foreign server (tenant)';
+COMMENT ON COLUMN accessreq.sync_job.owner_oid IS 'OID of that role: names are renamed and used again';
+COMMENT ON COLUMN accessreq.sync_job.enabled IS 'whether the background worker pulls it';
+COMMENT ON COLUMN accessreq.sync_job.every IS 'pause between pulls of what changed';
+COMMENT ON COLUMN accessreq.sync_job.reconcile_every IS 'pause between full scans';
+COMMENT ON COLUMN accessreq.sync_job.keep IS 'closed items older than this are not kept; null: for ever';
+COMMENT ON COLUMN accessreq.sync_job.keep_raw IS 'whether request_status.raw is filled';
+COMMENT ON COLUMN accessreq.sync_job.timeline IS 'timeline of the database when the job last ran';
+COMMENT ON COLUMN accessreq.sync_job.created_watermark IS 'up to which created new rows are known, by the tenant''s clock';
+COMMENT ON COLUMN accessreq.sync_job.modified_watermark IS 'up to which modified changes are known, by the tenant''s clock';
+COMMENT ON COLUMN accessreq.sync_job.failures IS 'pulls that failed since the last that did not';
+COMMENT ON COLUMN accessreq.sync_job.last_success_at IS 'when a pull last ended well';
+COMMENT ON COLUMN accessreq.sync_job.next_attempt_at IS 'when the worker tries again';
+COMMENT ON COLUMN accessreq.sync_job.retry_after IS 'until when the tenant asked to be left alone';
+COMMENT ON COLUMN accessreq.sync_job.last_error IS 'why the last pull failed; null where it did not';
+COMMENT ON COLUMN accessreq.sync_job.held_at IS 'since when actions are held back';
+COMMENT ON COLUMN accessreq.sync_job.held_by IS 'who held them back';
 
 CREATE TABLE accessreq.sync_run (
 	run_id						bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
@@ -320,6 +449,16 @@ COMMENT ON COLUMN accessreq.sync_run.replaced_characters IS 'U+0000 and lone sur
 COMMENT ON COLUMN accessreq.sync_run.rate_limited_waits IS 'how often it waited because the tenant answered 429';
 COMMENT ON COLUMN accessreq.sync_run.error IS 'why it ended early; null for a pull that is complete';
 COMMENT ON COLUMN accessreq.sync_run.cursor IS 'where it stands, committed with the rows it stands for';
+COMMENT ON COLUMN accessreq.sync_run.run_id IS 'number of the pull';
+COMMENT ON COLUMN accessreq.sync_run.server IS 'the foreign server (tenant)';
+COMMENT ON COLUMN accessreq.sync_run.owner IS 'the role with whose mapping it pulls';
+COMMENT ON COLUMN accessreq.sync_run.started IS 'when it began';
+COMMENT ON COLUMN accessreq.sync_run.pages IS 'pages stored';
+COMMENT ON COLUMN accessreq.sync_run.rows_seen IS 'items in those pages';
+COMMENT ON COLUMN accessreq.sync_run.rows_new IS 'rows added';
+COMMENT ON COLUMN accessreq.sync_run.rows_changed IS 'rows rewritten';
+COMMENT ON COLUMN accessreq.sync_run.rows_missing IS 'rows marked missing';
+COMMENT ON COLUMN accessreq.sync_run.rows_quarantined IS 'items put into quarantined_item';
 
 CREATE TABLE accessreq.action (
 	id							bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
@@ -351,6 +490,28 @@ CREATE UNIQUE INDEX action_dedupe_key_idx ON accessreq.action (server, owner, de
 CREATE INDEX action_due_idx ON accessreq.action (server, id) WHERE state IN ('queued', 'sending', 'unknown');
 COMMENT ON TABLE accessreq.action IS
 'calls that wait for their transaction to commit and are then sent; used by the queue, which a later release adds';
+COMMENT ON COLUMN accessreq.action.id IS 'number of the action, never used again';
+COMMENT ON COLUMN accessreq.action.server IS 'the foreign server (tenant) it is for';
+COMMENT ON COLUMN accessreq.action.kind IS 'create, cancel, close or merge_config';
+COMMENT ON COLUMN accessreq.action.request IS 'what is sent';
+COMMENT ON COLUMN accessreq.action.owner IS 'the role with whose mapping it is sent';
+COMMENT ON COLUMN accessreq.action.enqueued_by IS 'the session''s user';
+COMMENT ON COLUMN accessreq.action.origin IS 'the database it belongs to';
+COMMENT ON COLUMN accessreq.action.owner_oid IS 'OID of the owner';
+COMMENT ON COLUMN accessreq.action.state IS 'queued, sending, done, failed, unknown or cancelled';
+COMMENT ON COLUMN accessreq.action.client_token IS 'marks a create, so that it is found again';
+COMMENT ON COLUMN accessreq.action.dedupe_key IS 'one action for each key of an owner, unless it failed or was cancelled';
+COMMENT ON COLUMN accessreq.action.not_before IS 'not sent before this';
+COMMENT ON COLUMN accessreq.action.attempts IS 'how often sending it was tried';
+COMMENT ON COLUMN accessreq.action.enqueued_at IS 'when it was written';
+COMMENT ON COLUMN accessreq.action.sent_at IS 'when it was sent';
+COMMENT ON COLUMN accessreq.action.settled_at IS 'when its outcome was known';
+COMMENT ON COLUMN accessreq.action.http_status IS 'status of the answer';
+COMMENT ON COLUMN accessreq.action.answer IS 'the answer';
+COMMENT ON COLUMN accessreq.action.error IS 'why it failed or is unknown';
+COMMENT ON COLUMN accessreq.action.error_code IS 'SQLSTATE of that error';
+COMMENT ON COLUMN accessreq.action.tracking_id IS 'what the tenant''s support asks for';
+COMMENT ON COLUMN accessreq.action.access_request_ids IS 'the requests it is about';
 
 ALTER TABLE accessreq.action ENABLE ROW LEVEL SECURITY;
 -- by name, so that a role that was dropped makes no query fail

@@ -151,6 +151,8 @@ api_status(CallSpec *spec, const Tenant *tenant, const ApiStatusQuery *q)
 	/* the order without sorters is undocumented */
 	add_parameter(&buf, "sorters", given(q->sorters) ? q->sorters : ITEM_ID_KEY);
 	fill(spec, tenant, "GET", buf.data, pstrdup("list access request statuses"));
+	if (given(q->filters) || given(q->sorters))
+		spec->refused_hint = "Filters go by accountActivityItemId, created and accessRequestId, with operators in lower case and dates as \"2026-01-31T00:00:00Z\" in double quotes; sorters by created, modified, accountActivityItemId and name. Everything else is filtered in SQL, over accessreq.request_status.";
 }
 
 int
@@ -371,6 +373,11 @@ api_create(CallSpec *spec, const Tenant *tenant, const char *body)
 
 /* ------------------------------------------------------------- cancel, close */
 
+#define CANCEL_REFUSED_HINT \
+	"A request can be cancelled only before its approval has passed; after that use accessreq.close(). It may be cancelled or finished already: accessreq.status_of() tells."
+#define UNKNOWN_REQUEST_HINT \
+	"Check the id: it is access_request_id, not account_activity_item_id. A new request is known some seconds after it was created."
+
 void
 api_check_comment(const char *comment)
 {
@@ -412,6 +419,8 @@ api_cancel(CallSpec *spec, const Tenant *tenant, const char *id, const char *com
 	appendStringInfoChar(&buf, '}');
 	fill(spec, tenant, "POST", endpoint_path(tenant, API_CANCEL),
 		 psprintf("cancel access request \"%s\"", api_error_text(id)));
+	spec->refused_hint = CANCEL_REFUSED_HINT;
+	spec->unknown_hint = UNKNOWN_REQUEST_HINT;
 	spec->body = buf.data;
 }
 
@@ -442,7 +451,7 @@ check_one_of(const char *name, const char *value, const char *const *allowed, co
 			return;
 	}
 	refuse(psprintf("invalid %s \"%s\"", name, api_error_text(value)),
-		   psprintf("Valid values are %s.", list));
+		   psprintf("Valid values are %s. A server is named as server => '…'.", list));
 }
 
 void
@@ -547,6 +556,7 @@ api_get(CallSpec *spec, const Tenant *tenant, const char *path, const char *quer
 
 	fill(spec, tenant, "GET", psprintf("%s%s%s", checked, query[0] ? "?" : "", query),
 		 psprintf("read \"%s\"", api_error_text(checked)));
+	spec->unknown_hint = "The path begins with the API version: 'v2024/identities'.";
 	if (tenant->api == API_V2026)
 		spec->header = EXPERIMENTAL_HEADER;
 }

@@ -157,7 +157,7 @@ static const StatusRule status_rules[] = {
 	{401, 401, ERRCODE_INVALID_AUTHORIZATION_SPECIFICATION, API_DENIED,
 	"the tenant does not accept the token", "Check client_id and secret of the user mapping; a static access_token expires and has to be replaced."},
 	{403, 403, ERRCODE_INSUFFICIENT_PRIVILEGE, API_DENIED,
-	"the token may not do this", "The API wants a token with a user behind it (a personal access token) whose user level and scopes allow the call: see the table of scopes in README.md. SELECT * FROM accessreq.check() tells which of these is missing."},
+	"the token may not do this", "The API wants a token with a user behind it (a personal access token) whose user level and scopes allow the call: see the table of scopes in README.md. accessreq.check() tells which of these is missing."},
 	{404, 404, ERRCODE_UNDEFINED_OBJECT, API_REFUSED,
 	"the tenant does not know it", NULL},
 	{408, 408, ERRCODE_CONNECTION_FAILURE, API_LOST,
@@ -261,7 +261,9 @@ describe_failure(ApiError *e, const Tenant *tenant, const char *what,
 	e->sqlstate = rule->sqlstate;
 	e->message = message(tenant, what, rule->reason);
 	e->hint = pstrdup(rule->hint);
-	e->detail = psprintf("The HTTP library says: \"%s\".", api_error_text(response->error));
+	/* of a limit of ours it only says that writing failed */
+	if (response->failure != HTTP_FAILED_TOO_LARGE)
+		e->detail = psprintf("The HTTP library says: \"%s\".", api_error_text(response->error));
 	if (timeout && !response->sent && response->status == 0)
 		e->sqlstate = ERRCODE_SQLCLIENT_UNABLE_TO_ESTABLISH_SQLCONNECTION;
 	if (changes && response->sent)

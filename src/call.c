@@ -425,6 +425,18 @@ hide_secret(ApiError *error, const char *secret)
 	pfree(encoded);
 }
 
+/* A refusal means something else for each endpoint. */
+static void
+add_endpoint_hint(const Call *call, ApiError *error, bool token)
+{
+	if (token || error->hint != NULL || error->outcome != API_REFUSED)
+		return;
+	if (error->status == 400)
+		error->hint = copy_text(call->spec.refused_hint);
+	else if (error->status == 404)
+		error->hint = copy_text(call->spec.unknown_hint);
+}
+
 /*
  * An answer that is no success, to the call or to the fetch of its token.
  * Leaves the call waiting for another try, or ended with its error.
@@ -461,6 +473,7 @@ handle_failure(Call *call, bool token)
 	error = api_error_describe(t, token ? psprintf("fetch a token to %s", call->spec.what) :
 							   call->spec.what, response,
 							   changes_once(&call->spec), token);
+	add_endpoint_hint(call, error, token);
 	if (token)
 	{
 		char	   *secret = tenant_secret(t);

@@ -25,6 +25,8 @@ typedef struct CallSpec
 	const char *body;			/* JSON (UTF-8), or NULL */
 	const char *header;			/* one more header, or NULL */
 	const char *what;			/* for errors: "cancel access request \"…\"" */
+	const char *refused_hint;	/* what to do about a 400, a constant or NULL */
+	const char *unknown_hint;	/* about a 404, likewise */
 	bool		patient;		/* waits for the budget and Retry-After in
 								 * full: a pull, not a session's call */
 	void	   *tag;

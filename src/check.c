@@ -381,12 +381,15 @@ static void
 step_origin(Check *c)
 {
 	char	   *origin;
+	char	   *tenant = token_tenant(c->tenant);
 
 	SPI_connect();
 	origin = job_origin(c->tenant->server);
+	if (tenant != NULL)
+		job_check_tenant(c->tenant, tenant);
 	SPI_finish();
 	if (origin == NULL)
-		put(c, c->step, NEITHER, "nothing was pulled yet", "CALL accessreq.sync() pulls all statuses.");
+		put(c, c->step, NEITHER, "nothing was pulled yet", psprintf("CALL accessreq.sync('%s') pulls all statuses.", c->tenant->server));
 	else if (strcmp(origin, job_origin_here()) == 0)
 		put(c, c->step, GOOD, "the pull belongs to this database", NULL);
 	else

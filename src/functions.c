@@ -323,14 +323,7 @@ accessreq_cancel(PG_FUNCTION_ARGS)
 	call = call_run(session->calls, &spec);
 	session_log_write(session, "cancel", (const char *const *) &id, 1, call);
 	if (call_error(call) != NULL)
-	{
-		const ApiError *error = call_error(call);
-		ApiError	hinted = *error;
-
-		if (error->outcome == API_REFUSED && error->hint == NULL)
-			hinted.hint = "A request can be cancelled only before its approval has passed; after that use accessreq.close().";
-		api_error_raise(&hinted);
-	}
+		api_error_raise(call_error(call));
 	answer = session_answer(&spec, call, true);
 	session_close(session);
 	return answer;
@@ -698,6 +691,18 @@ open_pull(FunctionCallInfo fcinfo, MemoryContext cxt)
 	return session;
 }
 
+/* An interrupted pull goes on: its first rows are not read again. */
+static void
+report_resumed(int64 seen)
+{
+	if (seen > 0)
+		ereport(NOTICE,
+				(errcode(ERRCODE_SUCCESSFUL_COMPLETION),
+				 errmsg("going on after the %s rows that an interrupted pull has stored",
+						grouped(seen)),
+				 errhint("full_scan => true starts anew.")));
+}
+
 static void
 report_result(const JobRun *run)
 {
@@ -738,6 +743,7 @@ accessreq_sync(PG_FUNCTION_ARGS)
 	SPI_commit();
 	notice.started = notice.last = now_us();
 	notice.seen_before = pull_progress(pull_create(run->cursor)).seen;
+	report_resumed(notice.seen_before);
 	loop_pull(session->tenant, session->calls, run, &host);
 	store_unlock_pull(session->tenant->serverid);
 	report_result(run);

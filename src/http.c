@@ -798,7 +798,8 @@ finish_transfer(HttpRequest *r, CURLcode code)
 		curl_easy_getinfo(r->easy, CURLINFO_REQUEST_SIZE, &request_size) == CURLE_OK)
 		resp->sent = request_size > 0;
 	resp->failure = classify(r, code);
-	words = r->errbuf[0] ? r->errbuf :
+	words = code == CURLE_SEND_FAIL_REWIND ? "The connection was closed after the request had left" :
+		r->errbuf[0] ? r->errbuf :
 		code == CURLE_OK ? "The answer ended amid its header lines" :
 		curl_easy_strerror(code);
 	if (resp->failure != HTTP_ANSWERED)

@@ -158,7 +158,7 @@ check_tenant(const Tenant *tenant, const char *known, const char *name)
 			 errmsg("server \"%s\" leads to another tenant than the one its rows came from",
 					tenant->server),
 			 errdetail("The rows are of tenant \"%s\", the token is for \"%s\".", known, name),
-			 errhint("Create another server for the other tenant.")));
+			 errhint("Create another server for the other tenant. doc/operations.md says how to delete all rows of a server.")));
 }
 
 void

@@ -197,6 +197,9 @@ loop_pull(const Tenant *tenant, CallSet *calls, JobRun *run, const LoopHost *hos
 		MemoryContextReset(state.page_cxt);
 	}
 	MemoryContextDelete(state.page_cxt);
+	/* one that was taken up has not seen what stood before its cursor */
+	if (run->is_owner && run->cursor == NULL)
+		store_finish_scan(run->server, run->started);
 	job_finish(run, call_counts(calls), NULL);
 	host->commit(host->arg);
 }

@@ -20,6 +20,7 @@
 
 #include "quarantine.h"
 #include "statement.h"
+#include "writer.h"
 
 /* Longest error text that is kept of an item in quarantine, in bytes. */
 #define MAX_ERROR_LENGTH 2000
@@ -115,4 +116,19 @@ quarantine_write(Store *store)
 	for (int i = 0; i < store->nitems; i++)
 		if (store->items[i].fate == FATE_BAD)
 			write_item(store, &store->items[i]);
+}
+
+void
+quarantine_sweep(const char *server, TimestampTz since)
+{
+	Oid			types[] = {TEXTOID, TIMESTAMPTZOID};
+	Datum		values[] = {CStringGetTextDatum(server), TimestampTzGetDatum(since)};
+	WriterState writer;
+
+	writer_enter(&writer);
+	statement_check(SPI_execute_with_args("DELETE FROM accessreq.quarantined_item"
+										  " WHERE server = $1 AND account_activity_item_id = ''"
+										  " AND last_seen_at < $2",
+										  lengthof(types), types, values, NULL, false, 0));
+	writer_leave(&writer);
 }

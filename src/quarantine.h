@@ -26,4 +26,11 @@ extern void quarantine_condemn(StoreItem *item, const ErrorData *error);
  */
 extern void quarantine_write(Store *store);
 
+/*
+ * A full scan that began at "since" is complete: delete the items without an
+ * id that it did not meet; those with one go when they are stored.  Enters the
+ * writer by itself; SPI is connected.
+ */
+extern void quarantine_sweep(const char *server, TimestampTz since);
+
 #endif							/* ACCESSREQ_QUARANTINE_H */

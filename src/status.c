@@ -267,6 +267,7 @@ accessreq_count_status(PG_FUNCTION_ARGS)
 	ApiStatusQuery query;
 	Session    *session;
 	CallSpec	spec;
+	Call	   *call;
 	int64		total;
 
 	read_filters(fcinfo, &query);
@@ -276,12 +277,11 @@ accessreq_count_status(PG_FUNCTION_ARGS)
 	api_check_status_query(&query);
 	session = session_open(fcinfo, COUNT_ARG_SERVER, CurTransactionContext);
 	api_status(&spec, session->tenant, &query);
-	total = call_response(call_run_or_raise(session->calls, &spec))->total_count;
+	call = call_run_or_raise(session->calls, &spec);
+	total = call_response(call)->total_count;
 	if (total < 0)
-		ereport(ERROR,
-				(errcode(ERRCODE_PROTOCOL_VIOLATION),
-				 errmsg("server \"%s\" did not tell a count", session->tenant->server),
-				 errdetail("Its answer has no valid header X-Total-Count.")));
+		api_error_raise(api_error_bad_answer(session->tenant, spec.what, call_response(call),
+											 "it has no valid header X-Total-Count", false));
 	session_close(session);
 	PG_RETURN_INT64(total);
 }

@@ -430,3 +430,9 @@ store_page(const StorePage *page, StoreCounts *counts,
 		*outcomes = make_outcomes(&store, noutcomes);
 	MemoryContextDelete(store.cxt);
 }
+
+void
+store_finish_scan(const char *server, TimestampTz since)
+{
+	quarantine_sweep(server, since);
+}

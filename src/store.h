@@ -65,4 +65,10 @@ extern void store_lock_page(Oid serverid);
 extern void store_page(const StorePage *page, StoreCounts *counts,
 					   StoreOutcome **outcomes, int *noutcomes);
 
+/*
+ * A full scan that began at "since" is complete: quarantined items without an
+ * id that it did not meet are gone.  SPI is connected.
+ */
+extern void store_finish_scan(const char *server, TimestampTz since);
+
 #endif							/* ACCESSREQ_STORE_H */

@@ -202,7 +202,7 @@ check_url(const TenantOption *option, const char *value)
 				(errcode(ERRCODE_WARNING),
 				 errmsg("host \"%s\" of option \"%s\" is not in accessreq.allowed_hosts",
 						url.host, option->name),
-				 errhint("No call will leave for it until a superuser adds it to the setting accessreq.allowed_hosts.")));
+				 errhint("A tenant's API is at a host like acme.api.identitynow.com: check the URL. No call leaves for another host until a superuser adds it to the setting.")));
 }
 
 static void
@@ -237,9 +237,11 @@ check_number(const TenantOption *option, const char *value)
 	const char *hint = NULL;
 	int			flags = option->type == OPTION_MS ? GUC_UNIT_MS : 0;
 
-	if (!parse_int(value, &number, flags, &hint))
+	/* a bare number would mean milliseconds, which nobody expects of "30" */
+	if (!parse_int(value, &number, flags, &hint) ||
+		(option->type == OPTION_MS && strpbrk(value, "smhdu") == NULL))
 		bad_value(option,
-				  option->type == OPTION_MS ? "it is not a time" : "it is not a number",
+				  option->type == OPTION_MS ? "it is not a time with its unit" : "it is not a number",
 				  option->type == OPTION_MS ?
 				  "Write a number with its unit: 500ms, 30s, 1min." : hint);
 	if (number < option->min || number > option->max)
@@ -671,7 +673,7 @@ tenant_check_mapping(Oid serverid, Oid userid)
 				 errmsg("there is no user mapping for role \"%s\" on server \"%s\"",
 						GetUserNameFromId(userid, false),
 						GetForeignServer(serverid)->servername),
-				 errhint("Create one with CREATE USER MAPPING … OPTIONS (client_id '…', client_secret '…').")));
+				 errhint("Create one with CREATE USER MAPPING … OPTIONS (client_id '…', client_secret '…'). That of a role it is a member of is not inherited: SET ROLE to use it, or create one FOR PUBLIC.")));
 }
 
 static CachedTenant *
@@ -761,7 +763,7 @@ tenant_check_host(const char *text)
 				 errmsg("host \"%s\" is not in accessreq.allowed_hosts", url.host),
 				 errdetail("Secrets are sent to the hosts that this setting lists and to no others: \"%s\".",
 						   accessreq_allowed_hosts),
-				 errhint("Correct the URL with ALTER SERVER, or ask a superuser to add the host to the setting.")));
+				 errhint("A tenant's API is at a host like acme.api.identitynow.com: correct the URL with ALTER SERVER. Only if it is right, ask a superuser to add the host to the setting.")));
 }
 
 const Tenant *
