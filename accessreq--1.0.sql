@@ -3,6 +3,28 @@
 -- complain if script is sourced in psql, rather than via CREATE EXTENSION
 \echo Use "CREATE EXTENSION accessreq" to load this file. \quit
 
+-- CREATE EXTENSION takes a schema of this name as it finds it.  Its owner could
+-- replace whatever is made in it, and has perhaps put operators there that fit
+-- what is written below better than PostgreSQL's own.  (For the latter reason
+-- names and operators in expressions are qualified.)
+DO $$
+DECLARE
+	owner pg_catalog.name;
+BEGIN
+	SELECT r.rolname INTO owner
+	FROM pg_catalog.pg_namespace n JOIN pg_catalog.pg_roles r ON r.oid OPERATOR(pg_catalog.=) n.nspowner
+	WHERE n.nspname OPERATOR(pg_catalog.=) '@extschema@'::pg_catalog.name
+	AND r.rolname OPERATOR(pg_catalog.<>) CURRENT_USER AND NOT r.rolsuper;
+	IF FOUND THEN
+		RAISE EXCEPTION USING
+			ERRCODE = 'insufficient_privilege',
+			MESSAGE = pg_catalog.format('schema "%s" belongs to role "%s", which is neither the current user nor a superuser',
+				'@extschema@', owner),
+			HINT = 'Drop the schema, or see that it is empty and give it to yourself: ALTER SCHEMA @extschema@ OWNER TO CURRENT_USER.';
+	END IF;
+END
+$$;
+
 COMMENT ON SCHEMA @extschema@ IS
 'SailPoint Identity Security Cloud access requests: functions that call the API, and tables that hold synced statuses';
 
@@ -198,7 +220,8 @@ CREATE TABLE accessreq.approval (
 	pending_since				timestamptz,
 	PRIMARY KEY (server, account_activity_item_id, ordinal)
 );
-CREATE INDEX approval_current_owner_id_idx ON accessreq.approval (current_owner_id) WHERE status = 'PENDING';
+CREATE INDEX approval_current_owner_id_idx ON accessreq.approval (current_owner_id)
+	WHERE status OPERATOR(pg_catalog.=) 'PENDING'::pg_catalog.text;
 COMMENT ON TABLE accessreq.approval IS
 'the approvals of each item of request_status, in the tenant''s order (ordinal from 1)';
 COMMENT ON COLUMN accessreq.approval.status IS 'PENDING, APPROVED, REJECTED, EXPIRED, CANCELLED, ARCHIVED, or what the tenant adds';
@@ -463,14 +486,16 @@ COMMENT ON COLUMN accessreq.sync_run.rows_quarantined IS 'items put into quarant
 CREATE TABLE accessreq.action (
 	id							bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
 	server						text COLLATE "C" NOT NULL,
-	kind						text NOT NULL CHECK (kind IN ('create', 'cancel', 'close', 'merge_config')),
+	kind						text NOT NULL CHECK (kind OPERATOR(pg_catalog.=)
+		ANY (ARRAY['create', 'cancel', 'close', 'merge_config']::pg_catalog.text[])),
 	request						jsonb NOT NULL,
 	owner						text COLLATE "C" NOT NULL,
 	enqueued_by					text COLLATE "C" NOT NULL,
 	origin						text NOT NULL,
 	owner_oid					oid NOT NULL,
 	state						text NOT NULL DEFAULT 'queued'
-		CHECK (state IN ('queued', 'sending', 'done', 'failed', 'unknown', 'cancelled')),
+		CHECK (state OPERATOR(pg_catalog.=)
+			ANY (ARRAY['queued', 'sending', 'done', 'failed', 'unknown', 'cancelled']::pg_catalog.text[])),
 	client_token				uuid,
 	dedupe_key					text,
 	not_before					timestamptz,
@@ -486,8 +511,10 @@ CREATE TABLE accessreq.action (
 	access_request_ids			text[]
 );
 CREATE UNIQUE INDEX action_dedupe_key_idx ON accessreq.action (server, owner, dedupe_key)
-	WHERE dedupe_key IS NOT NULL AND state NOT IN ('failed', 'cancelled');
-CREATE INDEX action_due_idx ON accessreq.action (server, id) WHERE state IN ('queued', 'sending', 'unknown');
+	WHERE dedupe_key IS NOT NULL
+	AND state OPERATOR(pg_catalog.<>) ALL (ARRAY['failed', 'cancelled']::pg_catalog.text[]);
+CREATE INDEX action_due_idx ON accessreq.action (server, id)
+	WHERE state OPERATOR(pg_catalog.=) ANY (ARRAY['queued', 'sending', 'unknown']::pg_catalog.text[]);
 COMMENT ON TABLE accessreq.action IS
 'calls that wait for their transaction to commit and are then sent; used by the queue, which a later release adds';
 COMMENT ON COLUMN accessreq.action.id IS 'number of the action, never used again';
@@ -526,12 +553,13 @@ COMMENT ON POLICY action_of_own_roles ON accessreq.action IS
 -- as a whole a little less), else the server's default
 DO $$
 DECLARE
-	attribute name;
+	attribute pg_catalog.name;
 BEGIN
 	FOR attribute IN
 		SELECT a.attname FROM pg_catalog.pg_attribute a
-		WHERE a.attrelid = 'accessreq.request_status'::pg_catalog.regclass
-		AND a.attnum > 0 AND a.attstorage IN ('x', 'm')
+		WHERE a.attrelid OPERATOR(pg_catalog.=) 'accessreq.request_status'::pg_catalog.regclass::pg_catalog.oid
+		AND a.attnum OPERATOR(pg_catalog.>) 0::pg_catalog.int2
+		AND a.attstorage OPERATOR(pg_catalog.=) ANY (ARRAY['x', 'm']::pg_catalog."char"[])
 	LOOP
 		EXECUTE pg_catalog.format(
 			'ALTER TABLE accessreq.request_status ALTER COLUMN %I SET COMPRESSION lz4', attribute);

@@ -146,13 +146,13 @@ RESET accessreq.enabled;
 -- a secret from a file: read at use, by the rule of ssl_key_file
 SELECT current_setting('data_directory') || '/accessreq_test_secret' AS file \gset
 COPY (SELECT 'sandbox-secret') TO :'file';
-COPY (SELECT 'x') TO PROGRAM 'chmod 600 accessreq_test_secret';
+COPY (SELECT 'x') TO PROGRAM 'cat > /dev/null; chmod 600 accessreq_test_secret';
 ALTER USER MAPPING FOR CURRENT_USER SERVER acme OPTIONS (DROP client_secret, ADD client_secret_file :'file');
 SELECT accessreq.count_status(filters => 'accountActivityItemId eq "none"', server => 'acme');
-COPY (SELECT 'x') TO PROGRAM 'chmod 644 accessreq_test_secret';
+COPY (SELECT 'x') TO PROGRAM 'cat > /dev/null; chmod 644 accessreq_test_secret';
 ALTER USER MAPPING FOR CURRENT_USER SERVER acme OPTIONS (SET client_id 'regress2');
 SELECT regexp_replace(tst.fails($$SELECT accessreq.count_status(server => 'acme')$$), '"/.*/', '"<dir>/');
-COPY (SELECT 'x') TO PROGRAM 'rm accessreq_test_secret';
+COPY (SELECT 'x') TO PROGRAM 'cat > /dev/null; rm accessreq_test_secret';
 SELECT regexp_replace(tst.fails($$SELECT accessreq.count_status(server => 'acme')$$), '"/.*/', '"<dir>/');
 ALTER USER MAPPING FOR CURRENT_USER SERVER acme OPTIONS (DROP client_secret_file, ADD client_secret 'sandbox-secret', SET client_id 'regress');
 

@@ -541,6 +541,8 @@ checked_path(const char *path)
 	{
 		size_t		len = strcspn(p, "/");
 
+		/* some gateways take "..;x" for ".." */
+		len = Min(len, strcspn(p, ";"));
 		if ((len == 1 && p[0] == '.') || (len == 2 && p[0] == '.' && p[1] == '.'))
 			refuse("the path holds \".\" or \"..\"", hint);
 	}

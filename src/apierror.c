@@ -13,7 +13,9 @@
  */
 #include "postgres.h"
 
+#include "access/xact.h"
 #include "apierror.h"
+#include "catalog/namespace.h"
 #include "json.h"
 #include "lib/stringinfo.h"
 #include "mb/pg_wchar.h"
@@ -24,33 +26,64 @@
 
 /* ------------------------------------------------------- the tenant's words */
 
+/* Append one character, converted, or a question mark. */
+static void
+append_converted(StringInfo buf, const unsigned char *p, int len)
+{
+	int			encoding = GetDatabaseEncoding();
+	char		converted[MAX_CONVERSION_GROWTH * 4 + 1];
+	Oid			function;
+
+	if (encoding == PG_UTF8 || encoding == PG_SQL_ASCII || len == 1)
+	{
+		appendBinaryStringInfo(buf, (const char *) p, len);
+		return;
+	}
+	/* finding a conversion reads a catalog */
+	function = IsTransactionState() ? FindDefaultConversionProc(PG_UTF8, encoding) : InvalidOid;
+	if (OidIsValid(function) &&
+		pg_do_encoding_conversion_buf(function, PG_UTF8, encoding,
+									  unconstify(unsigned char *, p), len,
+									  (unsigned char *) converted, sizeof(converted), true) == len)
+		appendStringInfoString(buf, converted);
+	else
+		appendStringInfoChar(buf, '?');
+}
+
 char *
-api_error_text(const char *utf8)
+api_error_convert(const char *utf8, size_t len)
 {
 	StringInfoData buf;
-	size_t		len = strlen(utf8);
 
 	initStringInfo(&buf);
-	for (size_t i = 0; i < len && buf.len < MAX_VENDOR_TEXT;)
+	for (size_t i = 0; i < len;)
 	{
 		const unsigned char *p = (const unsigned char *) utf8 + i;
 		int			n = pg_utf_mblen(p);
 
-		if (n > (int) (len - i) || !pg_utf8_islegal(p, n))
+		if (*p == '\0' || n > (int) (len - i) || !pg_utf8_islegal(p, n))
 		{
 			appendStringInfoChar(&buf, '?');
 			i++;
 			continue;
 		}
+		append_converted(&buf, p, n);
 		i += n;
-		if (n == 1)
-			appendStringInfoChar(&buf, *p < ' ' || *p == 0x7f ? ' ' : *p);
-		else if (GetDatabaseEncoding() == PG_UTF8)
-			appendBinaryStringInfo(&buf, (const char *) p, n);
-		else
-			appendStringInfoChar(&buf, '?');
 	}
 	return buf.data;
+}
+
+char *
+api_error_text(const char *utf8)
+{
+	char	   *text = api_error_convert(utf8, Min(strlen(utf8), MAX_VENDOR_TEXT));
+
+	for (char *p = text; *p; p++)
+	{
+		if ((unsigned char) *p < ' ' || *p == 0x7f)
+			*p = ' ';
+	}
+	return text;
 }
 
 /* The text of a list of {locale, text}: one of them, English if there is. */

@@ -58,7 +58,11 @@ extern ApiError *api_error_bad_answer(const Tenant *tenant, const char *what,
 
 extern _Noreturn void api_error_raise(const ApiError *error);
 
-/* UTF-8 of the tenant for a message: what cannot be converted becomes "?". */
+/*
+ * UTF-8 of the tenant in the server's encoding: what cannot be converted
+ * becomes "?".  For a message also cut short and without control characters.
+ */
+extern char *api_error_convert(const char *utf8, size_t len);
 extern char *api_error_text(const char *utf8);
 
 #endif							/* ACCESSREQ_APIERROR_H */

@@ -46,6 +46,18 @@
 /* And the longest that is believed. */
 #define MAX_RETRY_AFTER_US USECS_PER_DAY
 
+/*
+ * A request that changes something does not leave with less than this of its
+ * time, or a tenth of all of it: its answer would be lost for nothing.
+ */
+#define MIN_TIME_LEFT_US USECS_PER_SEC
+
+/*
+ * As much of a secret as must not appear in a message; what is shorter is no
+ * real secret, and stands in any text.
+ */
+#define SECRET_START 8
+
 typedef enum CallState
 {
 	CALL_WAITING,				/* until not_before */
@@ -59,8 +71,9 @@ struct CallSet
 {
 	MemoryContext cxt;
 	HttpSet    *http;
-	dlist_head	calls;
+	dlist_head	calls;			/* that were not returned yet */
 	CallCounts	counts;
+	int64		left_at;		/* when call_wait() was last left; 0: never */
 };
 
 struct Call
@@ -73,13 +86,15 @@ struct Call
 	LimiterKey	budget;
 	CallState	state;
 	bool		token_only;		/* ends with the token */
-	bool		returned;
+	bool		returned;		/* no longer in the set's list */
+	bool		fetches;		/* others may wait for its token */
 	int64		not_before;
 	int64		deadline;		/* for everything; moves for a patient call */
 	int			retries;
 	int			limited;		/* 429s so far */
 	bool		renewed;		/* has a 401 been answered by a new token? */
 	uint64		token_serial;
+	char		secret_start[SECRET_START + 1]; /* of what was sent last */
 	HttpRequest *request;
 	ApiError   *error;
 };
@@ -225,11 +240,14 @@ call_start(CallSet *set, const CallSpec *spec)
 
 /* ---------------------------------------------------------------------- ending */
 
+static void wake_token_waiters(Call *fetcher);
+
 static void
 end_call(Call *call, ApiError *error)
 {
 	call->error = error;
 	call->state = CALL_ENDED;
+	wake_token_waiters(call);
 }
 
 static void
@@ -262,6 +280,9 @@ wake_token_waiters(Call *fetcher)
 {
 	dlist_iter	iter;
 
+	if (!fetcher->fetches)
+		return;
+	fetcher->fetches = false;
 	dlist_foreach(iter, &fetcher->set->calls)
 	{
 		Call	   *other = dlist_container(Call, node, iter.cur);
@@ -284,12 +305,11 @@ wake_token_waiters(Call *fetcher)
 void
 call_free(Call *call)
 {
-	bool		ended = call->state == CALL_ENDED;
-
 	drop_request(call);
-	dlist_delete(&call->node);
-	if (!ended)
-		wake_token_waiters(call);
+	if (!call->returned)
+		dlist_delete(&call->node);
+	wake_token_waiters(call);
+	explicit_bzero(call->secret_start, sizeof(call->secret_start));
 	MemoryContextDelete(call->cxt);
 }
 
@@ -396,32 +416,24 @@ may_retry(const Call *call, const HttpResponse *response, bool token)
 	return response->failure != HTTP_ANSWERED && !response->sent;
 }
 
-/* As much of a secret as must not appear in a message; less than all of it. */
-#define SECRET_START 8
-
 /*
  * Gateways repeat what they refuse, and the tenant's words are shown: not if
  * there is a secret in them, as it is or as it was encoded for sending.
  */
 static void
-hide_secret(ApiError *error, const char *secret)
+hide_secret(const Call *call, ApiError *error)
 {
-	char	   *start;
+	const char *start = call->secret_start;
 	char	   *encoded;
 
-	/* what is shorter is no real secret, and stands in any text */
-	if (error->detail == NULL || error->status == 0 ||
-		secret == NULL || strlen(secret) < SECRET_START)
+	if (error->detail == NULL || error->status == 0 || strlen(start) < SECRET_START)
 		return;
-	start = pnstrdup(secret, SECRET_START);
 	encoded = http_encode(start);
 	if (strstr(error->detail, start) != NULL || strstr(error->detail, encoded) != NULL)
 		error->detail = psprintf("The tenant's words are left out, because they repeat a secret.%s",
 								 error->tracking_id ?
 								 psprintf(" Tracking id: %s.", error->tracking_id) : "");
-	explicit_bzero(start, strlen(start));
 	explicit_bzero(encoded, strlen(encoded));
-	pfree(start);
 	pfree(encoded);
 }
 
@@ -464,7 +476,8 @@ handle_failure(Call *call, bool token)
 		drop_request(call);
 		return;
 	}
-	if (may_retry(call, response, token) && wait_us(call, pause_us(call, response), false))
+	if (may_retry(call, response, token) &&
+		wait_us(call, pause_us(call, response), response->retry_after[0] != '\0'))
 	{
 		call->retries++;
 		drop_request(call);
@@ -474,19 +487,7 @@ handle_failure(Call *call, bool token)
 							   call->spec.what, response,
 							   changes_once(&call->spec), token);
 	add_endpoint_hint(call, error, token);
-	if (token)
-	{
-		char	   *secret = tenant_secret(t);
-
-		hide_secret(error, secret);
-		explicit_bzero(secret, strlen(secret));
-	}
-	else
-	{
-		uint64		serial;
-
-		hide_secret(error, token_get(t, &serial));
-	}
+	hide_secret(call, error);
 	end_call(call, error);
 }
 
@@ -495,12 +496,11 @@ handle_token_answer(Call *call)
 {
 	HttpResponse *response = http_response(call->request);
 	bool		ok = response->failure == HTTP_ANSWERED && response->status == 200;
-	bool		fetched = false;
 
 	if (ok && token_accept(call->spec.tenant, response))
 	{
-		fetched = true;
 		drop_request(call);
+		wake_token_waiters(call);
 		if (call->token_only)
 			end_call(call, NULL);
 		else
@@ -508,15 +508,15 @@ handle_token_answer(Call *call)
 	}
 	else if (ok)
 	{
-		end_call(call, api_error_bad_answer(call->spec.tenant,
-											psprintf("fetch a token to %s", call->spec.what),
-											response, "there is no access token in it", false));
-		call->error->outcome = API_NOT_SENT;
+		ApiError   *error = api_error_bad_answer(call->spec.tenant,
+												 psprintf("fetch a token to %s", call->spec.what),
+												 response, "there is no access token in it", false);
+
+		error->outcome = API_NOT_SENT;
+		end_call(call, error);
 	}
 	else
 		handle_failure(call, true);
-	if (fetched || call->state == CALL_ENDED)
-		wake_token_waiters(call);
 }
 
 static void
@@ -607,7 +607,8 @@ send_token_request(Call *call)
 {
 	HttpSpec	spec = {0};
 
-	token_spec(call->spec.tenant, &spec);
+	call->fetches = true;
+	token_spec(call->spec.tenant, &spec, call->secret_start, sizeof(call->secret_start));
 	call->state = CALL_FETCHING_TOKEN;
 	send_request(call, &spec);
 	token_spec_done(&spec);
@@ -628,8 +629,69 @@ send_call(Call *call, const char *token)
 		spec.body_len = strlen(spec.body);
 		spec.content_type = "application/json";
 	}
+	strlcpy(call->secret_start, token, sizeof(call->secret_start));
 	call->state = CALL_SENT;
 	send_request(call, &spec);
+}
+
+/*
+ * What goes wrong here while sending (the file of the secret cannot be read,
+ * memory) is the call's error, like all that goes wrong later: whoever sends
+ * batches must hear of it for one of them.  Nothing of the database is touched
+ * in between, so catching needs no subtransaction; a file that was left open
+ * is closed with the transaction's.
+ */
+static void
+send_next(Call *call, const char *token)
+{
+	MemoryContext cxt = CurrentMemoryContext;
+
+	PG_TRY();
+	{
+		if (token == NULL)
+			send_token_request(call);
+		else
+			send_call(call, token);
+	}
+	PG_CATCH();
+	{
+		ErrorData  *data;
+		ApiError   *error;
+
+		MemoryContextSwitchTo(cxt);
+		data = CopyErrorData();
+		if (ERRCODE_TO_CATEGORY(data->sqlerrcode) ==
+			ERRCODE_TO_CATEGORY(ERRCODE_OPERATOR_INTERVENTION))
+			PG_RE_THROW();
+		FlushErrorState();
+		error = palloc0(sizeof(ApiError));
+		error->outcome = API_NOT_SENT;
+		error->sqlstate = data->sqlerrcode;
+		error->message = data->message;
+		error->detail = data->detail;
+		error->hint = data->hint;
+		end_call(call, error);
+	}
+	PG_END_TRY();
+}
+
+/* Is there too little time left to send anything?  Then the call has ended. */
+static bool
+time_is_up(Call *call)
+{
+	const Tenant *t = call->spec.tenant;
+	int64		left = call->deadline - now_us();
+	int64		floor = changes_once(&call->spec) ?
+		Min(MIN_TIME_LEFT_US, tenant_request_timeout(t) * INT64CONST(100)) : 0;
+	HttpResponse nothing = {0};
+
+	if (left > floor)
+		return false;
+	nothing.failure = HTTP_FAILED_TIMEOUT;
+	strlcpy(nothing.error, "No time was left for sending it", sizeof(nothing.error));
+	end_call(call, api_error_describe(t, call->spec.what, &nothing,
+									  changes_once(&call->spec), false));
+	return true;
 }
 
 /* Let a waiting call whose time has come take its next step. */
@@ -650,6 +712,8 @@ advance(Call *call)
 		call->state = CALL_WAITING_FOR_TOKEN;
 		return;
 	}
+	if (time_is_up(call))
+		return;
 	wait = limiter_take(call->budget, call->spec.tenant->rate_limit);
 	if (wait > 0)
 	{
@@ -659,10 +723,7 @@ advance(Call *call)
 		return;
 	}
 	call->token_serial = serial;
-	if (token == NULL)
-		send_token_request(call);
-	else
-		send_call(call, token);
+	send_next(call, token);
 }
 
 /* -------------------------------------------------------------------- waiting */
@@ -695,10 +756,33 @@ advance_all(CallSet *set)
 	return next < 0 ? -1 : (long) (Max(next - now, 0) / 1000 + 1);
 }
 
+/*
+ * A patient caller does other work between its visits: storing a page, waiting
+ * for a lock.  That is not the tenant's silence, so it moves the deadlines of
+ * what is under way.  libcurl's own limit may strike all the same; then the
+ * request is sent once more.
+ */
+static void
+excuse_absence(CallSet *set)
+{
+	int64		away = set->left_at > 0 ? now_us() - set->left_at : 0;
+	dlist_iter	iter;
+
+	dlist_foreach(iter, &set->calls)
+	{
+		Call	   *call = dlist_container(Call, node, iter.cur);
+
+		if (call->spec.patient && call->state != CALL_ENDED)
+			call->deadline += away;
+	}
+}
+
 void
 call_advance(CallSet *set)
 {
+	excuse_absence(set);
 	(void) advance_all(set);
+	set->left_at = now_us();
 }
 
 static Call *
@@ -711,18 +795,19 @@ take_ended(CallSet *set, bool *any)
 	{
 		Call	   *call = dlist_container(Call, node, iter.cur);
 
-		if (call->state == CALL_ENDED && !call->returned)
+		if (call->state == CALL_ENDED)
 		{
+			dlist_delete(&call->node);
 			call->returned = true;
 			return call;
 		}
-		*any |= call->state != CALL_ENDED;
+		*any = true;
 	}
 	return NULL;
 }
 
-Call *
-call_wait(CallSet *set, long timeout_ms)
+static Call *
+wait_any(CallSet *set, long timeout_ms)
 {
 	int64		until = timeout_ms >= 0 ? now_us() + timeout_ms * INT64CONST(1000) : -1;
 
@@ -749,6 +834,17 @@ call_wait(CallSet *set, long timeout_ms)
 	}
 }
 
+Call *
+call_wait(CallSet *set, long timeout_ms)
+{
+	Call	   *call;
+
+	excuse_absence(set);
+	call = wait_any(set, timeout_ms);
+	set->left_at = now_us();
+	return call;
+}
+
 int64
 call_waits(const CallSet *set)
 {
@@ -766,11 +862,25 @@ call_waits(const CallSet *set)
 	return longest;
 }
 
+bool
+call_was_sent(const Call *call)
+{
+	return call->state == CALL_SENT && call->request != NULL &&
+		http_response(call->request)->sent;
+}
+
+/* For one who has started no other: those that end meanwhile are not told. */
+void
+call_finish(Call *call)
+{
+	while (!call->returned)
+		(void) call_wait(call->set, -1);
+}
+
 static Call *
 wait_for(CallSet *set, Call *call)
 {
-	while (!call->returned)
-		(void) call_wait(set, -1);
+	call_finish(call);
 	return call;
 }
 

@@ -59,6 +59,10 @@ extern void call_advance(CallSet *set);
  */
 extern Call *call_wait(CallSet *set, long timeout_ms);
 
+/* Has its request left, or may it have?  And wait for it alone. */
+extern bool call_was_sent(const Call *call);
+extern void call_finish(Call *call);
+
 /* Start a call and wait for it. */
 extern Call *call_run(CallSet *set, const CallSpec *spec);
 

@@ -194,6 +194,9 @@ report_network(Check *c, const ApiError *error)
 	HttpFailure failure = error ? error->failure : HTTP_ANSWERED;
 	bool		https = pg_strncasecmp(c->tenant->base_url, "https:", 6) == 0;
 
+	/* refused before anything was sent: nothing is known of the network */
+	if (error != NULL && failure == HTTP_ANSWERED && error->status == 0)
+		return true;
 	if (failure == HTTP_FAILED_RESOLVE)
 	{
 		put_api_error(c, "dns", error);
@@ -232,7 +235,7 @@ status_call(Check *c, const char *requested_for)
 
 /* A token's own step: fetched, or given. */
 static bool
-report_token(Check *c, const ApiError *error)
+report_token(Check *c, const ApiError *error, bool fetched)
 {
 	char	   *tenant;
 
@@ -244,7 +247,8 @@ report_token(Check *c, const ApiError *error)
 	tenant = token_tenant(c->tenant);
 	put(c, "token", GOOD,
 		psprintf("%s%s%s",
-				 c->tenant->credential == CREDENTIAL_TOKEN ? "given" : "fetched",
+				 c->tenant->credential == CREDENTIAL_TOKEN ? "given" :
+				 fetched ? "fetched" : "kept from an earlier call",
 				 tenant ? ", for tenant " : "", tenant ? api_error_text(tenant) : ""), NULL);
 	return true;
 }
@@ -318,18 +322,20 @@ static void
 step_network(Check *c)
 {
 	const ApiError *token_error = call_fetch_token(c->calls, c->tenant);
+	bool		fetched = call_counts(c->calls)->requests > 0;
 	Call	   *all;
 	Call	   *own;
 
-	if (c->tenant->credential != CREDENTIAL_TOKEN &&
-		(!report_network(c, token_error) || !report_token(c, token_error)))
-		return;
-	all = status_call(c, NULL);
-	if (c->tenant->credential == CREDENTIAL_TOKEN)
+	if (token_error != NULL)
 	{
-		if (!report_network(c, call_error(all)) || !report_token(c, NULL))
-			return;
+		if (report_network(c, token_error))
+			(void) report_token(c, token_error, fetched);
+		return;
 	}
+	/* a token may be here already, or come from another host: this tells */
+	all = status_call(c, NULL);
+	if (!report_network(c, call_error(all)) || !report_token(c, NULL, fetched))
+		return;
 	if (call_error(all) != NULL)
 	{
 		report_refusal(c, call_error(all));

@@ -41,8 +41,7 @@ put_config(Session *session, const char *function, const char *body)
 	Call	   *call;
 
 	api_put_config(&spec, session->tenant, body);
-	call = call_run(session->calls, &spec);
-	session_log_write(session, function, NULL, 0, call);
+	call = session_write(session, function, NULL, 0, &spec);
 	if (call_error(call) != NULL)
 		api_error_raise(call_error(call));
 	return session_answer(&spec, call, true);

@@ -56,7 +56,8 @@ static Datum
 text_or_null(const char *utf8, bool *isnull)
 {
 	*isnull = utf8 == NULL;
-	return utf8 ? row_text(utf8, strlen(utf8)) : (Datum) 0;
+	/* of what was accepted: no error over a character that is lacking */
+	return utf8 ? CStringGetTextDatum(api_error_convert(utf8, strlen(utf8))) : (Datum) 0;
 }
 
 static Datum
@@ -89,7 +90,9 @@ put_created(FunctionCallInfo fcinfo, const char *person, const JsonValue *item,
 		for (const JsonValue *id = json_first(ids); id != NULL; id = json_next(id))
 		{
 			if (json_is_string(id))
-				accumArrayResult(state, row_text(json_string(id), strlen(json_string(id))),
+				accumArrayResult(state,
+								 CStringGetTextDatum(api_error_convert(json_string(id),
+																	   strlen(json_string(id)))),
 								 false, TEXTOID, CurrentMemoryContext);
 		}
 		values[3] = makeArrayResult(state, CurrentMemoryContext);
@@ -146,6 +149,25 @@ put_sent(FunctionCallInfo fcinfo, const JsonValue *body)
 	}
 }
 
+/* Whom a request is for: the ids that its line in the log names. */
+static const char *const *
+people_of(const JsonValue *body, int *n)
+{
+	const JsonValue *combined = json_get(body, "requestedForWithRequestedItems");
+	const JsonValue *list = combined ? combined : json_get(body, "requestedFor");
+	const char **people = palloc(sizeof(char *) * Max(json_size(list), 1));
+
+	*n = 0;
+	for (const JsonValue *p = json_first(list); p != NULL; p = json_next(p))
+	{
+		const char *id = combined ? json_get_string(p, "identityId") : json_string(p);
+
+		if (id != NULL)
+			people[(*n)++] = id;
+	}
+	return people;
+}
+
 /*
  * create(request jsonb, server name): submit an access request.  Raises 22023
  * for a body that breaks a documented rule, else as doc/errors.md says.
@@ -161,6 +183,8 @@ accessreq_create(PG_FUNCTION_ARGS)
 	Call	   *call;
 	HttpResponse *response;
 	const char *problem;
+	const char *const *people;
+	int			npeople;
 
 	session_require_arg(fcinfo, 0, "request");
 	text = session_jsonb_arg(fcinfo, 0);
@@ -169,8 +193,8 @@ accessreq_create(PG_FUNCTION_ARGS)
 	InitMaterializedSRF(fcinfo, 0);
 	session = session_open(fcinfo, 1, CurTransactionContext);
 	api_create(&spec, session->tenant, text);
-	call = call_run(session->calls, &spec);
-	session_log_write(session, "create", NULL, 0, call);
+	people = people_of(body, &npeople);
+	call = session_write(session, "create", people, npeople, &spec);
 	if (call_error(call) != NULL)
 		api_error_raise(call_error(call));
 	response = call_response(call);
@@ -320,8 +344,7 @@ accessreq_cancel(PG_FUNCTION_ARGS)
 	api_check_comment(comment);
 	session = session_open(fcinfo, 2, CurTransactionContext);
 	api_cancel(&spec, session->tenant, id, comment);
-	call = call_run(session->calls, &spec);
-	session_log_write(session, "cancel", (const char *const *) &id, 1, call);
+	call = session_write(session, "cancel", (const char *const *) &id, 1, &spec);
 	if (call_error(call) != NULL)
 		api_error_raise(call_error(call));
 	answer = session_answer(&spec, call, true);
@@ -425,10 +448,9 @@ run_batches(Batches *b, MakeBatch make, void *arg)
 
 		CHECK_FOR_INTERRUPTS();
 		make(&spec, b, b->ids + done, n, arg);
-		call = call_run(b->session->calls, &spec);
+		call = session_write(b->session, b->function, b->ids + done, n, &spec);
 		error = call_error(call);
 		outcome = outcome_name(error);
-		session_log_write(b->session, b->function, b->ids + done, n, call);
 		put_outcomes(b, done, n, outcome, error_line(error), job_id(b, call));
 		done += n;
 		if (strcmp(outcome, "not_sent") == 0)
@@ -556,8 +578,7 @@ accessreq_refresh(PG_FUNCTION_ARGS)
 	{
 		require_token(session);
 		SPI_connect();
-		job_check_tenant(session->tenant, token_tenant(session->tenant));
-		loop_refresh(session->tenant, session->calls, (const char *const *) ids, nids,
+		loop_refresh(session->tenant, token_tenant(session->tenant), session->calls, (const char *const *) ids, nids,
 					 put_refreshed, fcinfo);
 		SPI_finish();
 	}
@@ -732,6 +753,7 @@ accessreq_sync(PG_FUNCTION_ARGS)
 
 	check_may_commit(fcinfo);
 	PreventCommandDuringRecovery("accessreq.sync");
+	PreventCommandIfReadOnly("accessreq.sync");
 	/* the transaction's context would not survive the first commit */
 	cxt = AllocSetContextCreate(PortalContext, "accessreq sync", ALLOCSET_DEFAULT_SIZES);
 	old = MemoryContextSwitchTo(cxt);

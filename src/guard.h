@@ -1,8 +1,7 @@
 /*-------------------------------------------------------------------------
  *
  * guard.h
- *	  Triggers that users put on the synced tables.  Internal to store.c and
- *	  its parts.
+ *	  Triggers that users put on the extension's tables.
  *
  *-------------------------------------------------------------------------
  */
@@ -12,12 +11,12 @@
 #include "tables.h"
 
 /*
- * Raise 42501 where a write to the synced tables or quarantined_item would
- * run code of somebody who could not become their owner anyway.  Leaves the
- * tables locked, so that it stays so to the end of the transaction.  The
- * writer is entered.
+ * Raise 42501 where a write to one of the extension's tables as "owner" would
+ * run code of somebody who could not become that role anyway.  Leaves the
+ * tables locked, so that it stays so to the end of the transaction.  Called by
+ * writer_enter(), and by nobody else.
  */
-extern void guard_check_triggers(void);
+extern void guard_check_triggers(Oid owner);
 
 /* Can a user's trigger keep rows from being updated?  The table is locked. */
 extern bool guard_has_before_update(TableId id);

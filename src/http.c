@@ -75,7 +75,8 @@ struct HttpSet
 {
 	MemoryContext cxt;
 	MemoryContextCallback callback;
-	dlist_head	requests;		/* of HttpRequest.node */
+	dlist_head	requests;		/* under way or ended; HttpRequest.node */
+	dlist_head	taken;			/* returned by http_wait() */
 };
 
 struct HttpRequest
@@ -90,9 +91,9 @@ struct HttpRequest
 	size_t		body_sent;
 	bool		added;			/* is "easy" in the multi handle? */
 	bool		done;
-	bool		taken;			/* returned by http_wait()? */
 	bool		too_large;
 	bool		no_memory;
+	bool		no_descriptor;
 	bool		headers_done;	/* has the empty line after them come? */
 	size_t		header_bytes;
 	size_t		body_alloc;
@@ -208,7 +209,10 @@ on_open_socket(void *arg, curlsocktype purpose, struct curl_sockaddr *address)
 	curl_socket_t fd;
 
 	if (!AcquireExternalFD())
+	{
+		((HttpRequest *) arg)->no_descriptor = true;
 		return CURL_SOCKET_BAD;
+	}
 	fd = socket(address->family, address->socktype | SOCK_CLOEXEC,
 				address->protocol);
 	if (fd == CURL_SOCKET_BAD)
@@ -343,7 +347,10 @@ note_header(HttpResponse *resp, const char *line, size_t n, size_t colon)
 		copy_header(resp->content_type, value, len);
 	else if (header_is("Deprecation", line, colon) ||
 			 header_is("X-Deprecated", line, colon))
-		resp->deprecated = true;
+	{
+		copy_header(text, value, len);
+		resp->deprecated = pg_strcasecmp(text, "false") != 0;
+	}
 	else if (header_is("Date", line, colon))
 	{
 		copy_header(text, value, len);
@@ -462,13 +469,13 @@ init_multi(void)
 				 errmsg("could not initialize the HTTP client library")));
 }
 
-/* Free what a request holds outside memory contexts.  Never raises. */
+/*
+ * Free what sending needed: a request that has ended may be kept for its
+ * answer, among thousands.  Signals are blocked; never raises.
+ */
 static void
-release_request(HttpRequest *r)
+release_sending(HttpRequest *r)
 {
-	sigset_t	saved;
-
-	block_signals(&saved);
 	if (r->easy != NULL)
 	{
 		if (r->added)
@@ -482,20 +489,43 @@ release_request(HttpRequest *r)
 		explicit_bzero(h->data, strlen(h->data));
 	curl_slist_free_all(r->headers);
 	r->headers = NULL;
-	restore_signals(&saved);
-
 	if (r->body != NULL)
 	{
 		explicit_bzero(r->body, r->body_len);
 		free(r->body);
 		r->body = NULL;
 	}
+}
+
+/* Free what a request holds outside memory contexts.  Never raises. */
+static void
+release_request(HttpRequest *r)
+{
+	sigset_t	saved;
+
+	block_signals(&saved);
+	release_sending(r);
+	restore_signals(&saved);
 	if (r->response.body != NULL)
 	{
 		/* answers hold tokens and personal data */
-		explicit_bzero(r->response.body, r->response.body_len);
+		explicit_bzero(r->response.body, r->body_alloc);
 		free(r->response.body);
 		r->response.body = NULL;
+	}
+}
+
+static void
+release_list(dlist_head *list)
+{
+	dlist_mutable_iter iter;
+
+	dlist_foreach_modify(iter, list)
+	{
+		HttpRequest *r = dlist_container(HttpRequest, node, iter.cur);
+
+		dlist_delete(&r->node);
+		release_request(r);
 	}
 }
 
@@ -503,15 +533,9 @@ static void
 release_set(void *arg)
 {
 	HttpSet    *set = (HttpSet *) arg;
-	dlist_mutable_iter iter;
 
-	dlist_foreach_modify(iter, &set->requests)
-	{
-		HttpRequest *r = dlist_container(HttpRequest, node, iter.cur);
-
-		dlist_delete(&r->node);
-		release_request(r);
-	}
+	release_list(&set->requests);
+	release_list(&set->taken);
 }
 
 HttpSet *
@@ -526,6 +550,7 @@ http_open(MemoryContext parent)
 	set = MemoryContextAllocZero(cxt, sizeof(HttpSet));
 	set->cxt = cxt;
 	dlist_init(&set->requests);
+	dlist_init(&set->taken);
 	set->callback.func = release_set;
 	set->callback.arg = set;
 	MemoryContextRegisterResetCallback(cxt, &set->callback);
@@ -553,13 +578,13 @@ add_header(HttpRequest *r, const char *line)
 }
 
 static char *
-header_line(const char *name, const char *value)
+header_line(const char *name, const char *separator, const char *value)
 {
 	if (strpbrk(value, "\r\n") != NULL)
 		ereport(ERROR,
 				(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
 				 errmsg("a value for the HTTP header \"%s\" holds a line break", name)));
-	return psprintf("%s: %s", name, value);
+	return psprintf("%s%s%s", name, separator, value);
 }
 
 /* Everything that is the same for all requests. */
@@ -592,6 +617,7 @@ set_fixed_options(HttpRequest *r, const HttpSpec *spec)
 	OPT(CURLOPT_MAXAGE_CONN, MAX_IDLE_SECONDS);
 	OPT(CURLOPT_BUFFERSIZE, 256L * 1024);	/* pages have some 600 kB */
 	OPT(CURLOPT_OPENSOCKETFUNCTION, on_open_socket);
+	OPT(CURLOPT_OPENSOCKETDATA, r);
 	OPT(CURLOPT_CLOSESOCKETFUNCTION, on_close_socket);
 	OPT(CURLOPT_WRITEFUNCTION, on_write);
 	OPT(CURLOPT_WRITEDATA, r);
@@ -601,7 +627,9 @@ set_fixed_options(HttpRequest *r, const HttpSpec *spec)
 	OPT(CURLOPT_PRIVATE, r);
 	OPT(CURLOPT_URL, spec->url);
 	OPT(CURLOPT_USERAGENT, spec->user_agent);
+	/* the option alone decides, not the environment of the server process */
 	OPT(CURLOPT_PROXY, spec->proxy ? spec->proxy : "");
+	OPT(CURLOPT_NOPROXY, "");
 	if (spec->ca_file)
 		OPT(CURLOPT_CAINFO, spec->ca_file);
 	OPT(CURLOPT_CONNECTTIMEOUT_MS, Max(spec->connect_timeout_ms, 1L));
@@ -675,10 +703,9 @@ http_start(HttpSet *set, const HttpSpec *spec, void *tag)
 	/* no "Expect: 100-continue": it costs a round trip and gateways differ */
 	lines[n++] = "Expect:";
 	if (spec->bearer != NULL)
-		lines[n++] = authorization =
-			header_line("Authorization", psprintf("Bearer %s", spec->bearer));
+		lines[n++] = authorization = header_line("Authorization: Bearer", " ", spec->bearer);
 	if (spec->content_type != NULL)
-		lines[n++] = header_line("Content-Type", spec->content_type);
+		lines[n++] = header_line("Content-Type", ": ", spec->content_type);
 	if (spec->header != NULL)
 		lines[n++] = spec->header;
 
@@ -744,7 +771,7 @@ classify(const HttpRequest *r, CURLcode code)
 {
 	if (r->too_large)
 		return HTTP_FAILED_TOO_LARGE;
-	if (r->no_memory)
+	if (code != CURLE_OK && (r->no_memory || r->no_descriptor))
 		return HTTP_FAILED_LOCAL;
 	switch (code)
 	{
@@ -810,9 +837,18 @@ finish_transfer(HttpRequest *r, CURLcode code)
 		if (resp->body == NULL)
 			resp->failure = HTTP_FAILED_LOCAL;
 	}
-	/* give the connection back to the cache at once */
-	curl_multi_remove_handle(multi, r->easy);
-	r->added = false;
+	if (resp->body != NULL && r->body_alloc == INITIAL_BODY_BYTES)
+	{
+		char	   *smaller = realloc(resp->body, resp->body_len + 1);
+
+		if (smaller != NULL)
+		{
+			resp->body = smaller;
+			r->body_alloc = resp->body_len + 1;
+		}
+	}
+	/* gives the connection back to the cache, too */
+	release_sending(r);
 	r->done = true;
 }
 
@@ -843,9 +879,10 @@ take_done(HttpSet *set)
 	{
 		HttpRequest *r = dlist_container(HttpRequest, node, iter.cur);
 
-		if (r->done && !r->taken)
+		if (r->done)
 		{
-			r->taken = true;
+			dlist_delete(&r->node);
+			dlist_push_tail(&set->taken, &r->node);
 			return r;
 		}
 	}

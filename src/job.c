@@ -17,6 +17,7 @@
 #include "compat.h"
 #include "executor/spi.h"
 #include "job.h"
+#include "mb/pg_wchar.h"
 #include "miscadmin.h"
 #include "row.h"
 #include "utils/builtins.h"
@@ -93,10 +94,11 @@ job_origin_here(void)
 	return psprintf(UINT64_FORMAT "/%u", GetSystemIdentifier(), MyDatabaseId);
 }
 
+/* A token is UTF-8, options and tables are in the server's encoding. */
 const char *
 job_tenant_name(const Tenant *tenant, const char *token_says)
 {
-	return token_says != NULL ? token_says : tenant->host;
+	return token_says != NULL ? row_cstring(token_says) : tenant->host;
 }
 
 /*
@@ -164,13 +166,14 @@ check_tenant(const Tenant *tenant, const char *known, const char *name)
 void
 job_check_tenant(const Tenant *tenant, const char *tenant_name)
 {
+	const char *name = job_tenant_name(tenant, tenant_name);
 	WriterState state;
 	JobRow		row;
 
-	writer_enter(&state);
+	writer_enter_to_read(&state);
 	row = read_job(tenant->server, InvalidOid);
 	writer_leave(&state);
-	check_tenant(tenant, row.tenant, job_tenant_name(tenant, tenant_name));
+	check_tenant(tenant, row.tenant, name);
 }
 
 bool
@@ -179,7 +182,7 @@ job_keep_raw(const char *server)
 	WriterState state;
 	bool		keep_raw;
 
-	writer_enter(&state);
+	writer_enter_to_read(&state);
 	keep_raw = read_job(server, InvalidOid).keep_raw;
 	writer_leave(&state);
 	return keep_raw;
@@ -192,7 +195,7 @@ job_origin(const char *server)
 	Args		args = {0};
 	char	   *origin = NULL;
 
-	writer_enter(&state);
+	writer_enter_to_read(&state);
 	add_text(&args, server);
 	if (run_sql("SELECT origin FROM accessreq.sync_job WHERE server = $1",
 				&args, SPI_OK_SELECT) > 0)
@@ -215,12 +218,12 @@ remember_tenant(const char *server, const char *name)
 /* --------------------------------------------------------------------- the run */
 
 /*
- * End the owner's runs that nobody ended: we hold the pull's lock, so their
- * process is gone.  Returns the cursor of the last one, or NULL; a run that an
- * error ended can be taken up as well.
+ * The cursor of the owner's last run, or NULL where that run is
+ * complete.  One that an error ended can be taken up as well as one that
+ * nobody ended.
  */
 static char *
-close_old_runs(const char *server, const char *owner)
+last_cursor(const char *server, const char *owner)
 {
 	Args		args = {0};
 	char	   *cursor = NULL;
@@ -232,10 +235,22 @@ close_old_runs(const char *server, const char *owner)
 				" WHERE server = $1 AND owner = $2 AND kind = 'full'"
 				" ORDER BY run_id DESC LIMIT 1", &args, SPI_OK_SELECT) > 0)
 		cursor = result_text(1);
+	return cursor;
+}
+
+/*
+ * End the runs that nobody ended, whosever they are: we hold the pull's lock,
+ * so their processes are gone, and nobody should be told to wait for them.
+ */
+static void
+close_old_runs(const char *server)
+{
+	Args		args = {0};
+
+	add_text(&args, server);
 	run_sql("UPDATE accessreq.sync_run"
 			" SET finished = pg_catalog.clock_timestamp(), error = 'interrupted'"
-			" WHERE server = $1 AND owner = $2 AND finished IS NULL", &args, SPI_OK_UPDATE);
-	return cursor;
+			" WHERE server = $1 AND finished IS NULL", &args, SPI_OK_UPDATE);
 }
 
 static int64
@@ -272,10 +287,10 @@ job_begin(const Tenant *tenant, const char *tenant_name, bool full_scan)
 	{
 		if (job.tenant == NULL)
 			remember_tenant(tenant->server, name);
-		cursor = close_old_runs(tenant->server, GetUserNameFromId(tenant->userid, false));
-		if (full_scan)
-			cursor = NULL;
+		if (!full_scan)
+			cursor = last_cursor(tenant->server, GetUserNameFromId(tenant->userid, false));
 	}
+	close_old_runs(tenant->server);
 	run->started = GetCurrentTimestamp();
 	run->run_id = insert_run(tenant, cursor, run->started);
 	writer_leave(&state);
@@ -283,7 +298,9 @@ job_begin(const Tenant *tenant, const char *tenant_name, bool full_scan)
 	run->server = MemoryContextStrdup(cxt, tenant->server);
 	run->is_owner = job.is_owner;
 	run->keep_raw = job.keep_raw;
-	run->cursor = cursor ? MemoryContextStrdup(cxt, cursor) : NULL;
+	/* as pull_cursor() wrote it */
+	if (cursor != NULL)
+		run->cursor = MemoryContextStrdup(cxt, pg_server_to_any(cursor, strlen(cursor), PG_UTF8));
 	return run;
 }
 
@@ -359,7 +376,7 @@ job_running_pid(const char *server)
 	Args		args = {0};
 	char	   *pid = NULL;
 
-	writer_enter(&state);
+	writer_enter_to_read(&state);
 	add_text(&args, server);
 	if (run_sql("SELECT pid FROM accessreq.sync_run WHERE server = $1 AND finished IS NULL"
 				" ORDER BY run_id DESC LIMIT 1", &args, SPI_OK_SELECT) > 0)

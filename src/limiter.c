@@ -192,7 +192,9 @@ find_budget(LimiterKey key, int64 now)
 			b->last_used = now;
 			return b;
 		}
-		if (b->last_used < oldest->last_used)
+		/* one that a tenant told to stay away is the last to be forgotten */
+		if ((b->blocked_until > now) == (oldest->blocked_until > now) ?
+			b->last_used < oldest->last_used : oldest->blocked_until > now)
 			oldest = b;
 	}
 	memset(oldest, 0, sizeof(Budget));
@@ -280,7 +282,8 @@ limiter_left(LimiterKey key, int rate_limit)
 
 	lock_state();
 	b = find_budget(key, now);
-	limit = effective_limit(b, rate_limit, now);
+	/* only looking: another server's smaller limit stays as it is */
+	limit = rate_limit > 0 && b->limit > 0 ? Min(b->limit, rate_limit) : rate_limit;
 	while (used < limit && sent_before(b, used + 1) > now - WINDOW_US)
 		used++;
 	unlock_state();

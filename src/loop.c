@@ -210,6 +210,7 @@ loop_pull(const Tenant *tenant, CallSet *calls, JobRun *run, const LoopHost *hos
 typedef struct Batch
 {
 	const char *filter;
+	const char *after;			/* the last id seen, or NULL */
 } Batch;
 
 static void
@@ -219,6 +220,7 @@ start_batch(const Tenant *tenant, CallSet *calls, Batch *batch, const char *afte
 	CallSpec	spec;
 
 	query.limit = API_MAX_PAGE;
+	batch->after = after;
 	query.filters = api_filter_after(batch->filter, after);
 	api_status(&spec, tenant, &query);
 	spec.tag = batch;
@@ -248,6 +250,10 @@ take_batch_page(const Tenant *tenant, CallSet *calls, Call *call, LoopPage take,
 	items = loop_cut(tenant, call, &nitems);
 	note_last_id(&page, items, nitems);
 	more = nitems >= API_MAX_PAGE && page.last_id != NULL;
+	if (more && batch->after != NULL && strlen(batch->after) == page.last_id_len &&
+		memcmp(batch->after, page.last_id, page.last_id_len) == 0)
+		api_error_raise(api_error_bad_answer(tenant, "list access request statuses",
+											 call_response(call), PULL_STANDS_STILL, false));
 	if (more)
 		start_batch(tenant, calls, batch, pnstrdup(page.last_id, page.last_id_len));
 	take(arg, call, items, nitems);
@@ -323,7 +329,7 @@ store_kept(const Tenant *tenant, const KeptPage *kept, bool keep_raw,
 }
 
 void
-loop_refresh(const Tenant *tenant, CallSet *calls, const char *const *ids, int nids,
+loop_refresh(const Tenant *tenant, const char *tenant_name, CallSet *calls, const char *const *ids, int nids,
 			 LoopOutcome report, void *arg)
 {
 	List	   *pages = NIL;
@@ -331,7 +337,9 @@ loop_refresh(const Tenant *tenant, CallSet *calls, const char *const *ids, int n
 	bool		keep_raw;
 
 	loop_status_of(tenant, calls, ids, nids, keep_page, &pages);
+	/* nothing of the database is held before the last answer is there */
 	store_lock_page(tenant->serverid);
+	job_check_tenant(tenant, tenant_name);
 	keep_raw = job_keep_raw(tenant->server);
 	foreach(cell, pages)
 	{

@@ -36,9 +36,10 @@ typedef void (*LoopOutcome) (void *arg, const StoreOutcome *outcome);
 
 /*
  * Read these access requests and store them in the current transaction, under
- * the page lock, which is taken after the last request.
+ * the page lock, which is taken after the last request.  "tenant_name" is what
+ * the token said; raises 55000 where the rows are another tenant's.
  */
-extern void loop_refresh(const Tenant *tenant, CallSet *calls,
+extern void loop_refresh(const Tenant *tenant, const char *tenant_name, CallSet *calls,
 						 const char *const *ids, int nids,
 						 LoopOutcome report, void *arg);
 

@@ -90,7 +90,7 @@ pull_page(Pull *pull, const PullPage *page)
 	last[page->last_id_len] = '\0';
 	/* the tenant's order may not be ours, so only standing still is wrong */
 	if (pull->after != NULL && strcmp(last, pull->after) == 0)
-		return "the page ends where the one before it ended";
+		return PULL_STANDS_STILL;
 	if (pull->after != NULL)
 		pfree(pull->after);
 	pull->after = last;

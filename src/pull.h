@@ -25,6 +25,9 @@ typedef enum PullAction
 	PULL_DONE					/* everything was seen */
 } PullAction;
 
+/* What is wrong with a tenant that answers the same page again. */
+#define PULL_STANDS_STILL "the page ends where the one before it ended"
+
 /* A page to ask for, by accountActivityItemId ascending. */
 typedef struct PullFetch
 {

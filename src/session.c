@@ -20,6 +20,8 @@
 #include "utils/builtins.h"
 #include "utils/hsearch.h"
 #include "utils/jsonb.h"
+#include "storage/ipc.h"
+#include "utils/fmgrprotos.h"
 #include "utils/memutils.h"
 
 /* Ids named in a log line; the number of the rest follows. */
@@ -162,49 +164,119 @@ session_parse(const char *text)
 	return value;
 }
 
+/*
+ * JSON of the tenant in a database whose encoding may lack its characters:
+ * escapes are written out first, because jsonb refuses those that it lacks.
+ */
+static Datum
+lossy_jsonb(const JsonValue *value)
+{
+	char	   *utf8 = json_print(value);
+	char	   *text = api_error_convert(utf8, strlen(utf8));
+
+	return DirectFunctionCall1(jsonb_in, CStringGetDatum(text));
+}
+
 Datum
 session_answer(const CallSpec *spec, Call *call, bool changes)
 {
 	HttpResponse *r = call_response(call);
+	const JsonValue *value;
 	const char *problem;
 
 	json_clean(r->body, r->body_len);
-	if (json_parse(r->body, r->body_len, CurrentMemoryContext, &problem) == NULL)
+	value = json_parse(r->body, r->body_len, CurrentMemoryContext, &problem);
+	if (value == NULL)
 	{
 		/* a 202 is a 202 whatever its body looks like */
 		if (changes || strspn(r->body, " \t\r\n") == r->body_len)
 			return row_jsonb("{}", 2);
 		api_error_raise(api_error_bad_answer(spec->tenant, spec->what, r, problem, false));
 	}
+	/* what was accepted must not end in an error over a character */
+	if (changes && GetDatabaseEncoding() != PG_UTF8)
+		return lossy_jsonb(value);
 	return row_jsonb(r->body, r->body_len);
 }
 
-void
-session_log_write(const Session *session, const char *function,
-				  const char *const *ids, int nids, const Call *call)
+/* The write that is under way, for its line in the log. */
+typedef struct Write
+{
+	const Session *session;
+	const char *function;
+	const char *const *ids;
+	int			nids;
+	Call	   *call;
+} Write;
+
+/* The first ids, and how many more. */
+static char *
+list_ids(const char *const *ids, int nids)
 {
 	StringInfoData buf;
-	const ApiError *error = call_error(call);
-	const HttpResponse *response = call_response(unconstify(Call *, call));
-	const char *tracking = error && error->tracking_id ? error->tracking_id :
-		response ? response->tracking_id : "";
 
-	if (!accessreq_log_writes)
-		return;
 	initStringInfo(&buf);
 	for (int i = 0; i < Min(nids, MAX_LOGGED_IDS); i++)
 		appendStringInfo(&buf, "%s%s", i > 0 ? ", " : "", api_error_text(ids[i]));
 	if (nids > MAX_LOGGED_IDS)
 		appendStringInfo(&buf, " and %d more", nids - MAX_LOGGED_IDS);
+	return buf.len > 0 ? buf.data : "none";
+}
+
+/* A role that was dropped meanwhile must not make the log line fail. */
+static char *
+role_name(Oid role)
+{
+	char	   *name = GetUserNameFromId(role, true);
+
+	return name ? name : psprintf("%u", role);
+}
+
+static void
+log_write(const Write *w, const char *outcome, const char *tracking_id)
+{
+	if (!accessreq_log_writes)
+		return;
 	ereport(LOG,
 			(errcode(ERRCODE_SUCCESSFUL_COMPLETION),
 			 errmsg("accessreq.%s by role \"%s\" on server \"%s\": %s; ids: %s; tracking id: %s",
-					function, GetUserNameFromId(session->tenant->userid, false),
-					session->tenant->server,
-					error == NULL ? "accepted" :
-					error->outcome == API_LOST ? "answer lost" : "not accepted",
-					buf.len > 0 ? buf.data : "none",
-					tracking[0] ? tracking : "none"),
+					w->function, role_name(w->session->tenant->userid),
+					w->session->tenant->server, outcome, list_ids(w->ids, w->nids),
+					tracking_id && tracking_id[0] ? tracking_id : "none"),
 			 errhidestmt(true)));
-	pfree(buf.data);
+}
+
+/*
+ * The statement was cancelled, or the session is ended: what has left may be
+ * carried out, and must not be missing in the log.
+ */
+static void
+log_interrupted(int code, Datum arg)
+{
+	Write	   *w = (Write *) DatumGetPointer(arg);
+
+	if (w->call != NULL && call_was_sent(w->call))
+		log_write(w, "interrupted, may have been carried out", NULL);
+}
+
+Call *
+session_write(const Session *session, const char *function,
+			  const char *const *ids, int nids, const CallSpec *spec)
+{
+	Write		w = {session, function, ids, nids, NULL};
+	const ApiError *error;
+
+	PG_ENSURE_ERROR_CLEANUP(log_interrupted, PointerGetDatum(&w));
+	{
+		w.call = call_start(session->calls, spec);
+		call_finish(w.call);
+	}
+	PG_END_ENSURE_ERROR_CLEANUP(log_interrupted, PointerGetDatum(&w));
+	error = call_error(w.call);
+	log_write(&w,
+			  error == NULL ? "accepted" :
+			  error->outcome == API_LOST ? "answer lost" : "not accepted",
+			  error && error->tracking_id ? error->tracking_id :
+			  call_response(w.call) ? call_response(w.call)->tracking_id : NULL);
+	return w.call;
 }

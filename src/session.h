@@ -49,8 +49,12 @@ extern const JsonValue *session_parse(const char *text);
  */
 extern Datum session_answer(const CallSpec *spec, Call *call, bool changes);
 
-/* One LOG line for a call that changes something, where log_writes is on. */
-extern void session_log_write(const Session *session, const char *function,
-							  const char *const *ids, int nids, const Call *call);
+/*
+ * Run a call that changes something, to its end, and write its line in the log
+ * where log_writes is on; one too where the statement is cancelled or the
+ * session ended after it has left.  The caller looks at call_error().
+ */
+extern Call *session_write(const Session *session, const char *function,
+						   const char *const *ids, int nids, const CallSpec *spec);
 
 #endif							/* ACCESSREQ_SESSION_H */

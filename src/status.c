@@ -159,6 +159,7 @@ typedef struct Paging
 {
 	bool		by_id;
 	const char *filters;		/* the caller's */
+	const char *last_id;		/* where the page before ended, or NULL */
 	int64		total;			/* of the filters, -1: not told */
 	int64		seen;
 } Paging;
@@ -191,16 +192,47 @@ fetch_page(Output *out, ApiStatusQuery *q, Paging *paging)
 	if (more && paging->by_id)
 	{
 		const JsonSpan *last = &items[nitems - 1];
+		char	   *id;
 
 		if (last->id == NULL)
 			bad_item(out, "it has no accountActivityItemId", last);
-		q->filters = api_filter_after(paging->filters, pnstrdup(last->id, last->id_len));
+		id = pnstrdup(last->id, last->id_len);
+		/* one that ignores the filter would be asked for ever */
+		if (paging->last_id != NULL && strcmp(paging->last_id, id) == 0)
+			api_error_raise(api_error_bad_answer(out->session->tenant, spec.what,
+												 call_response(call), PULL_STANDS_STILL, false));
+		paging->last_id = id;
+		q->filters = api_filter_after(paging->filters, id);
 		q->offset = 0;
 	}
 	else
 		q->offset += nitems;
 	call_free(call);
 	return more;
+}
+
+/* All pages, each in a context of its own: there may be thousands. */
+static void
+fetch_pages(Output *out, ApiStatusQuery *q, Paging *paging)
+{
+	MemoryContext page_cxt = AllocSetContextCreate(out->session->cxt, "accessreq page",
+												   ALLOCSET_DEFAULT_SIZES);
+	bool		more = out->max_rows > 0;
+
+	while (more)
+	{
+		MemoryContext old = MemoryContextSwitchTo(page_cxt);
+
+		CHECK_FOR_INTERRUPTS();
+		more = fetch_page(out, q, paging);
+		MemoryContextSwitchTo(old);
+		if (more && paging->by_id)
+		{
+			q->filters = MemoryContextStrdup(out->session->cxt, q->filters);
+			paging->last_id = MemoryContextStrdup(out->session->cxt, paging->last_id);
+		}
+		MemoryContextReset(page_cxt);
+	}
 }
 
 /* status(requested_for, …, max_rows, page_size, row_offset, server) */
@@ -229,8 +261,7 @@ accessreq_status(PG_FUNCTION_ARGS)
 	InitMaterializedSRF(fcinfo, 0);
 	session = session_open(fcinfo, ARG_SERVER, CurTransactionContext);
 	output_open(&out, fcinfo, session, max_rows);
-	while (max_rows > 0 && fetch_page(&out, &query, &paging))
-		CHECK_FOR_INTERRUPTS();
+	fetch_pages(&out, &query, &paging);
 	session_close(session);
 	return (Datum) 0;
 }
@@ -377,7 +408,13 @@ take_get_page(Output *out, const char *what, Call *call, int64 limit,
 		api_error_raise(api_error_bad_answer(out->session->tenant, what, r,
 											 problem, false));
 	for (int i = 0; i < *nrows && out->rows < out->max_rows; i++)
+	{
+		MemoryContextReset(out->item_cxt);
+		/* else jsonb would refuse it, and print it; any value is an element */
+		if (json_parse(items[i].start, items[i].len, out->item_cxt, &problem) == NULL)
+			api_error_raise(api_error_bad_answer(out->session->tenant, what, r, problem, false));
 		put_value(out, items[i].start, items[i].len);
+	}
 	return *nrows >= limit && out->rows < out->max_rows;
 }
 
@@ -392,6 +429,8 @@ accessreq_get(PG_FUNCTION_ARGS)
 	StringInfoData query;
 	Output		out;
 	Session    *session;
+	MemoryContext page_cxt,
+				old;
 	char	   *path;
 	bool		more = max_rows > 0;
 
@@ -403,12 +442,15 @@ accessreq_get(PG_FUNCTION_ARGS)
 	InitMaterializedSRF(fcinfo, MAT_SRF_USE_EXPECTED_DESC);
 	session = session_open(fcinfo, 3, CurTransactionContext);
 	output_open(&out, fcinfo, session, max_rows);
+	page_cxt = AllocSetContextCreate(session->cxt, "accessreq page", ALLOCSET_DEFAULT_SIZES);
+	old = MemoryContextSwitchTo(page_cxt);
 	while (more)
 	{
 		CallSpec	spec;
 		Call	   *call;
 		int			nrows;
 
+		MemoryContextReset(page_cxt);
 		api_get(&spec, session->tenant, path,
 				psprintf("%s%slimit=" INT64_FORMAT "&offset=" INT64_FORMAT,
 						 query.data, query.len > 0 ? "&" : "", limit, offset));
@@ -421,6 +463,7 @@ accessreq_get(PG_FUNCTION_ARGS)
 		offset += nrows;
 		call_free(call);
 	}
+	MemoryContextSwitchTo(old);
 	session_close(session);
 	return (Datum) 0;
 }

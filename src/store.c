@@ -27,7 +27,6 @@
 #include "utils/resowner.h"
 
 #include "compat.h"
-#include "guard.h"
 #include "lookup.h"
 #include "page.h"
 #include "quarantine.h"
@@ -152,7 +151,6 @@ write_items(Store *store, StoreItem **items, int n, bool careful, bool rest)
 	SPI_connect();
 	rows.cxt = CurrentMemoryContext;
 	writer_enter(&writer);
-	guard_check_triggers();
 	BENCH_PART(BENCH_OTHER);
 	rowset_load(store, &rows, items, n, careful);
 	statement_write(store, &rows);

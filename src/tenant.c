@@ -225,9 +225,20 @@ check_api(const TenantOption *option, const char *value)
 	}
 	ereport(ERROR,
 			(errcode(ERRCODE_FDW_INVALID_ATTRIBUTE_VALUE),
-			 errmsg("invalid value for option \"%s\": \"%s\" is not an API version",
-					option->name, value),
+			 errmsg("invalid value for option \"%s\": it is not an API version", option->name),
 			 errhint("Valid values are beta, v3, v2024, v2025, v2026 and v1; take v2024 where there is no reason for another. beta, v3 and the years end in 2029; v2024 and later cancel 50 requests in one call; v3 has no close.")));
+}
+
+/* "30s", "30 s", "30 s "; and no hexadecimal digits. */
+static bool
+ends_in_unit(const char *value)
+{
+	size_t		len = strlen(value);
+
+	while (len > 0 && value[len - 1] == ' ')
+		len--;
+	return len > 0 && strpbrk(value, "xX") == NULL &&
+		strchr("snhd", value[len - 1]) != NULL;
 }
 
 static void
@@ -239,7 +250,7 @@ check_number(const TenantOption *option, const char *value)
 
 	/* a bare number would mean milliseconds, which nobody expects of "30" */
 	if (!parse_int(value, &number, flags, &hint) ||
-		(option->type == OPTION_MS && strpbrk(value, "smhdu") == NULL))
+		(option->type == OPTION_MS && !ends_in_unit(value)))
 		bad_value(option,
 				  option->type == OPTION_MS ? "it is not a time with its unit" : "it is not a number",
 				  option->type == OPTION_MS ?

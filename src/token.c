@@ -181,13 +181,14 @@ form_value(const char *text)
 }
 
 void
-token_spec(const Tenant *tenant, HttpSpec *spec)
+token_spec(const Tenant *tenant, HttpSpec *spec, char *secret_start, size_t size)
 {
 	char	   *secret = tenant_secret(tenant);
 	/* a file's bytes are sent as they are */
 	char	   *encoded = tenant->credential == CREDENTIAL_SECRET_FILE ?
 		http_encode(secret) : form_value(secret);
 
+	strlcpy(secret_start, secret, size);
 	spec->method = "POST";
 	spec->url = tenant->token_url;
 	spec->content_type = "application/x-www-form-urlencoded";
@@ -305,11 +306,14 @@ token_accept(const Tenant *tenant, const HttpResponse *response)
 	{
 		int64		life = lifetime(answer);
 
+		/* may let an invalidation in, which would forget what is entered */
+		uint32		hash = GetSysCacheHashValue1(USERMAPPINGOID,
+												 ObjectIdGetDatum(tenant->umid));
+
 		forget(entry);
+		entry->mapping_hash = hash;
 		entry->token = keep(token);
 		entry->fingerprint = fingerprint(tenant);
-		entry->mapping_hash = GetSysCacheHashValue1(USERMAPPINGOID,
-													ObjectIdGetDatum(tenant->umid));
 		entry->serial = ++last_serial;
 		entry->renew_at = Max(response->sent_at +
 							  (life - Min(RENEW_EARLY_S, life / 10)) * USECS_PER_SEC,

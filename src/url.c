@@ -35,15 +35,23 @@ scan_host(const char *p)
 
 	if (*p == '[')
 	{
+		const char *colon = strchr(p, ':');
+
 		for (p++; *p && *p != ']'; p++)
 		{
 			if (strchr("0123456789abcdefABCDEF:.", *p) == NULL)
 				return NULL;
 		}
-		return *p == ']' ? p + 1 : NULL;
+		return *p == ']' && colon != NULL && colon < p ? p + 1 : NULL;
 	}
+	if (*p == '.')
+		return NULL;
 	while (valid_host_char(*p))
+	{
+		if (p[0] == '.' && p[1] == '.')
+			return NULL;
 		p++;
+	}
 	return (p > start && p - start <= MAX_HOST_LENGTH) ? p : NULL;
 }
 

@@ -9,11 +9,16 @@
  * MATERIALIZED VIEW put up: no change of role, no temporary objects, a
  * search_path in which nobody else can create anything.
  *
+ * Users' triggers are run by whoever writes, with this identity.  So there is
+ * no way to write without guard.c having looked at them: who enters is either
+ * checked or cannot write.
+ *
  *-------------------------------------------------------------------------
  */
 #include "postgres.h"
 
 #include "access/htup_details.h"
+#include "access/xact.h"
 #include "catalog/namespace.h"
 #include "catalog/pg_class.h"
 #include "catalog/pg_extension.h"
@@ -25,6 +30,7 @@
 #include "utils/lsyscache.h"
 #include "utils/syscache.h"
 
+#include "guard.h"
 #include "writer.h"
 
 #define WRITER_SCHEMA "accessreq"
@@ -122,11 +128,10 @@ writer_owner(void)
 	return owner;
 }
 
-void
-writer_enter(WriterState *state)
+static void
+enter(WriterState *state, Oid owner)
 {
-	Oid			owner = writer_owner();
-
+	state->read_only = XactReadOnly;
 	GetUserIdAndSecContext(&state->userid, &state->sec_context);
 	SetUserIdAndSecContext(owner,
 						   state->sec_context |
@@ -138,9 +143,28 @@ writer_enter(WriterState *state)
 							 GUC_ACTION_SAVE, true, 0, false);
 }
 
+/* The check comes first: should it raise, the session is still itself. */
+void
+writer_enter(WriterState *state)
+{
+	Oid			owner = writer_owner();
+
+	guard_check_triggers(owner);
+	enter(state, owner);
+}
+
+/* What the executor makes of a transaction that was begun READ ONLY. */
+void
+writer_enter_to_read(WriterState *state)
+{
+	enter(state, writer_owner());
+	XactReadOnly = true;
+}
+
 void
 writer_leave(const WriterState *state)
 {
 	AtEOXact_GUC(false, state->guc_level);
+	XactReadOnly = state->read_only;
 	SetUserIdAndSecContext(state->userid, state->sec_context);
 }

@@ -20,6 +20,7 @@ typedef struct WriterState
 	Oid			userid;
 	int			sec_context;
 	int			guc_level;
+	bool		read_only;
 } WriterState;
 
 /* The schema of the extension; raises 42704 where it is not installed. */
@@ -35,8 +36,14 @@ extern Oid	writer_table(const char *name);
  * Become the owner of request_status, search_path pg_catalog, pg_temp; and go
  * back.  Whoever enters leaves, on errors too (PG_TRY, or a subtransaction's
  * abort, which restores user and settings by itself).
+ *
+ * writer_enter() raises 42501 where one of the tables has a trigger that must
+ * not run as their owner, and locks them all as a write does.
+ * writer_enter_to_read() does neither, and so also works on a standby; there
+ * every write raises 25006.
  */
 extern void writer_enter(WriterState *state);
+extern void writer_enter_to_read(WriterState *state);
 extern void writer_leave(const WriterState *state);
 
 #endif							/* ACCESSREQ_WRITER_H */
