@@ -125,12 +125,6 @@ call_open(MemoryContext parent)
 	return set;
 }
 
-void
-call_close(CallSet *set)
-{
-	MemoryContextDelete(set->cxt);
-}
-
 const CallCounts *
 call_counts(CallSet *set)
 {
@@ -843,23 +837,6 @@ call_wait(CallSet *set, long timeout_ms)
 	call = wait_any(set, timeout_ms);
 	set->left_at = now_us();
 	return call;
-}
-
-int64
-call_waits(const CallSet *set)
-{
-	dlist_iter	iter;
-	int64		longest = 0;
-	int64		now = now_us();
-
-	dlist_foreach(iter, &unconstify(CallSet *, set)->calls)
-	{
-		const Call *call = dlist_container(Call, node, iter.cur);
-
-		if (call->state == CALL_WAITING)
-			longest = Max(longest, call->not_before - now);
-	}
-	return longest;
 }
 
 bool

@@ -40,7 +40,6 @@ typedef struct CallCounts
 } CallCounts;
 
 extern CallSet *call_open(MemoryContext parent);
-extern void call_close(CallSet *set);
 extern const CallCounts *call_counts(CallSet *set);
 
 /*
@@ -73,10 +72,6 @@ extern void *call_tag(const Call *call);
 extern const ApiError *call_error(const Call *call);	/* NULL: status 2xx */
 extern HttpResponse *call_response(const Call *call);	/* NULL where none */
 extern void call_free(Call *call);
-
-/* How many calls of the set wait for the budget or Retry-After, and for how
- * long the last of them does, in microseconds. */
-extern int64 call_waits(const CallSet *set);
 
 /* A token for the tenant, fetched if need be, or the error; for check(). */
 extern const ApiError *call_fetch_token(CallSet *set, const Tenant *tenant);

@@ -557,12 +557,6 @@ http_open(MemoryContext parent)
 	return set;
 }
 
-void
-http_close(HttpSet *set)
-{
-	MemoryContextDelete(set->cxt);
-}
-
 /* ---------------------------------------------------------------- starting */
 
 /* Append a header; the caller has signals blocked.  False without memory. */

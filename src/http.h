@@ -77,7 +77,6 @@ typedef struct HttpSpec
  * by an abort too, the set's requests are taken down.
  */
 extern HttpSet *http_open(MemoryContext parent);
-extern void http_close(HttpSet *set);
 
 /*
  * Start a request; everything in "spec" is copied.  "tag" comes back from

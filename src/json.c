@@ -927,16 +927,10 @@ json_is_null(const JsonValue *v)
 	return cJSON_IsNull(v);
 }
 
-bool
+static bool
 json_is_bool(const JsonValue *v)
 {
 	return cJSON_IsBool(v);
-}
-
-bool
-json_is_number(const JsonValue *v)
-{
-	return cJSON_IsNumber(v);
 }
 
 /*

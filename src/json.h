@@ -68,8 +68,6 @@ extern bool json_is_object(const JsonValue *v);
 extern bool json_is_array(const JsonValue *v);
 extern bool json_is_string(const JsonValue *v);
 extern bool json_is_null(const JsonValue *v);
-extern bool json_is_bool(const JsonValue *v);
-extern bool json_is_number(const JsonValue *v);
 
 /* Members and elements; NULL where there is none or "v" is not the container. */
 extern const JsonValue *json_get(const JsonValue *v, const char *key);

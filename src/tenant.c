@@ -759,8 +759,8 @@ check_enabled(void)
 				 errhint("A superuser can switch it on, unless this is a clone that must stay silent.")));
 }
 
-void
-tenant_check_host(const char *text)
+static void
+check_host(const char *text)
 {
 	Url			url;
 
@@ -791,8 +791,8 @@ tenant_open(Oid serverid, Oid userid, MemoryContext cxt)
 	callback->func = release_holder;
 	callback->arg = entry;
 	MemoryContextRegisterResetCallback(cxt, callback);
-	tenant_check_host(entry->tenant.base_url);
-	tenant_check_host(entry->tenant.token_url);
+	check_host(entry->tenant.base_url);
+	check_host(entry->tenant.token_url);
 	return &entry->tenant;
 }
 

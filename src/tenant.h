@@ -86,9 +86,6 @@ extern const Tenant *tenant_open(Oid serverid, Oid userid, MemoryContext cxt);
  */
 extern char *tenant_secret(const Tenant *tenant);
 
-/* Raises 42501 where accessreq.allowed_hosts does not list the URL's host. */
-extern void tenant_check_host(const char *url);
-
 /* The setting, or the option of the server that wins over it; ms. */
 extern int	tenant_request_timeout(const Tenant *tenant);
 extern int	tenant_connect_timeout(const Tenant *tenant);
