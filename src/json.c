@@ -1006,7 +1006,7 @@ json_get_int64(const JsonValue *v, const char *key, int64 *result)
 	const JsonValue *member = json_get(v, key);
 	double		number;
 
-	if (!json_is_number(member))
+	if (!cJSON_IsNumber(member))
 		return false;
 	number = member->valuedouble;
 	if (number <= -JSON_EXACT_INTEGERS || number >= JSON_EXACT_INTEGERS ||
