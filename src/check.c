@@ -323,6 +323,7 @@ step_network(Check *c)
 {
 	const ApiError *token_error = call_fetch_token(c->calls, c->tenant);
 	bool		fetched = call_counts(c->calls)->requests > 0;
+	bool		reached;
 	Call	   *all;
 	Call	   *own;
 
@@ -334,7 +335,11 @@ step_network(Check *c)
 	}
 	/* a token may be here already, or come from another host: this tells */
 	all = status_call(c, NULL);
-	if (!report_network(c, call_error(all)) || !report_token(c, NULL, fetched))
+	reached = report_network(c, call_error(all));
+	/* a token that is given says nothing before it was tried */
+	if (reached || c->tenant->credential != CREDENTIAL_TOKEN)
+		(void) report_token(c, NULL, fetched);
+	if (!reached)
 		return;
 	if (call_error(all) != NULL)
 	{

@@ -31,6 +31,7 @@
 #include <pthread.h>
 #include <signal.h>
 #include <sys/socket.h>
+#include <sys/stat.h>
 #include <unistd.h>
 
 #include "compat.h"
@@ -58,6 +59,9 @@
 
 /* Sockets libcurl may ask us to watch; connections and resolvers. */
 #define MAX_SOCKETS 64
+
+/* Sockets open at once: each connection may be tried to two addresses. */
+#define MAX_DESCRIPTORS (2 * MAX_SOCKETS)
 
 /* Bytes of header lines an answer may have; real ones stay under 8 kB. */
 #define MAX_HEADER_BYTES (256 * 1024)
@@ -110,6 +114,13 @@ typedef struct WatchedSocket
 	int			pos;			/* in the wait event set */
 } WatchedSocket;
 
+/* A socket that fd.c was told of. */
+typedef struct Descriptor
+{
+	curl_socket_t fd;
+	ino_t		inode;
+} Descriptor;
+
 /*
  * All of this belongs to the process: connections outlive statements.  The
  * wait event set does too; a resource owner would take it away at the end of
@@ -119,6 +130,8 @@ static CURLM *multi = NULL;
 static WatchedSocket sockets[MAX_SOCKETS];
 static int	nsockets = 0;
 static bool sockets_changed = true;
+static Descriptor descriptors[MAX_DESCRIPTORS];
+static int	ndescriptors = 0;
 static WaitEventSet *wait_set = NULL;
 static bool timer_armed = false;
 static instr_time timer_set;
@@ -199,32 +212,68 @@ on_timer(CURLM *m, long timeout_ms, void *arg)
 	return 0;
 }
 
+/* Is it still the socket that we opened? */
+static bool
+is_open(const Descriptor *d)
+{
+	struct stat st;
+
+	return fstat(d->fd, &st) == 0 && S_ISSOCK(st.st_mode) && st.st_ino == d->inode;
+}
+
 /*
- * CURLOPT_OPENSOCKETFUNCTION: fd.c must know of descriptors that are not its
- * own, or it runs out of them.
+ * fd.c must know of descriptors that are not its own, or it runs out of them.
+ * Some releases of libcurl (7.88) do not call CURLOPT_CLOSESOCKETFUNCTION for
+ * connections that were given up while they were made, so what is still open
+ * is looked at, too.  Must not raise.
  */
+static void
+release_descriptors(void)
+{
+	for (int i = ndescriptors - 1; i >= 0; i--)
+	{
+		if (!is_open(&descriptors[i]))
+		{
+			descriptors[i] = descriptors[--ndescriptors];
+			ReleaseExternalFD();
+		}
+	}
+}
+
+/* CURLOPT_OPENSOCKETFUNCTION */
 static curl_socket_t
 on_open_socket(void *arg, curlsocktype purpose, struct curl_sockaddr *address)
 {
 	curl_socket_t fd;
+	struct stat st;
 
-	if (!AcquireExternalFD())
+	if (ndescriptors >= MAX_DESCRIPTORS || !AcquireExternalFD())
 	{
 		((HttpRequest *) arg)->no_descriptor = true;
 		return CURL_SOCKET_BAD;
 	}
 	fd = socket(address->family, address->socktype | SOCK_CLOEXEC,
 				address->protocol);
-	if (fd == CURL_SOCKET_BAD)
+	if (fd == CURL_SOCKET_BAD || fstat(fd, &st) != 0)
+	{
+		if (fd != CURL_SOCKET_BAD)
+			close(fd);
+		((HttpRequest *) arg)->no_descriptor = true;
 		ReleaseExternalFD();
+		return CURL_SOCKET_BAD;
+	}
+	descriptors[ndescriptors].fd = fd;
+	descriptors[ndescriptors++].inode = st.st_ino;
 	return fd;
 }
 
 static int
 on_close_socket(void *arg, curl_socket_t fd)
 {
-	ReleaseExternalFD();
-	return close(fd);
+	int			result = close(fd);
+
+	release_descriptors();
+	return result;
 }
 
 /* CURLOPT_READFUNCTION: the body of the request, once. */
@@ -483,6 +532,7 @@ release_sending(HttpRequest *r)
 		r->added = false;
 		curl_easy_cleanup(r->easy);
 		r->easy = NULL;
+		release_descriptors();
 	}
 	/* these hold the token and, for the token's own request, the secret */
 	for (struct curl_slist *h = r->headers; h != NULL; h = h->next)
@@ -558,6 +608,8 @@ http_open(MemoryContext parent)
 }
 
 /* ---------------------------------------------------------------- starting */
+
+static void prepare_wait_set(void);
 
 /* Append a header; the caller has signals blocked.  False without memory. */
 static bool
@@ -703,6 +755,9 @@ http_start(HttpSet *set, const HttpSpec *spec, void *tag)
 	if (spec->header != NULL)
 		lines[n++] = spec->header;
 
+	/* before connections take the descriptors that are left */
+	if (wait_set == NULL)
+		prepare_wait_set();
 	dlist_push_tail(&set->requests, &r->node);
 	block_signals(&saved);
 	ok = start_easy(r, spec, lines, n);

@@ -490,6 +490,9 @@ sub quit
 {
 	my ($self) = @_;
 
+	# its input may have been inherited by a listener, so that it sees no end
+	local $SIG{PIPE} = 'IGNORE';
+	print { $self->{in} } "\n\\q\n";
 	close $self->{in};
 	my $end = time + 5;
 	while (waitpid($self->{pid}, POSIX::WNOHANG()) == 0 && time < $end)
