@@ -38,7 +38,8 @@ OBJS = \
 
 PKG_CONFIG ?= pkg-config
 PG_CPPFLAGS = -I$(CURDIR)/src $(shell $(PKG_CONFIG) --cflags libcurl libcjson)
-# callbacks of libcurl and PostgreSQL have arguments that not all of them use
+# PostgreSQL's own headers and the callbacks of both libraries have arguments
+# that not all of them use, and compare signed with unsigned
 PG_CFLAGS = -std=gnu11 -Wall -Wextra -Wno-unused-parameter -Wno-sign-compare
 # our symbols are ours: PostgreSQL 15 loads modules with RTLD_GLOBAL
 SHLIB_LINK = -Wl,-Bsymbolic $(shell $(PKG_CONFIG) --libs libcurl libcjson)
@@ -53,10 +54,20 @@ ISOLATION_OPTS = --inputdir=test --load-extension=accessreq
 isolation-check installcheck: export PGOPTIONS += -c accessreq_test.sandbox=$(ACCESSREQ_SANDBOX_URL)
 TAP_TESTS = 1
 PROVE_TESTS = test/t/*.pl
+# what the TAP files are run with: their modules, the sandbox, the unit tests
+installcheck: export PERL5LIB := $(CURDIR)/test/perl:$(PERL5LIB)
+installcheck: export ACCESSREQ_SANDBOX = $(CURDIR)/test/sandbox/accessreq-sandbox
 
 PG_CONFIG ?= pg_config
 PGXS := $(shell $(PG_CONFIG) --pgxs)
 include $(PGXS)
+
+# What the tests run besides.
+.PHONY: test-programs
+installcheck: test-programs
+test-programs:
+	$(MAKE) -C test/sandbox
+	$(MAKE) -C test/unit
 
 # One suite at a time, for script/test.
 .PHONY: regress-check isolation-check

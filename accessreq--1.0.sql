@@ -634,7 +634,7 @@ RETURNS SETOF record
 AS 'MODULE_PATHNAME', 'accessreq_cancel_many'
 LANGUAGE C VOLATILE PARALLEL UNSAFE COST 10000 ROWS 50;
 COMMENT ON FUNCTION accessreq.cancel_many(text[], text, name) IS
-'cancels access requests at once, 50 a call where the api has bulk-cancel, else one by one; a row an id: accepted, failed, unknown (the answer was lost: look before you send again) or not_sent';
+'cancels access requests at once, 50 a call where the api has bulk-cancel, else one by one. Works only before approval has passed (afterwards: close). A row an id: accepted, failed, unknown (the answer was lost: look before you send again) or not_sent';
 
 CREATE FUNCTION accessreq.close(access_request_ids text[], message text DEFAULT NULL,
 	execution_status text DEFAULT NULL, completion_status text DEFAULT NULL, server name DEFAULT NULL,

@@ -37,6 +37,7 @@ SELECT item, pg_temp.item(item) FROM unnest(ARRAY['1', '{}', '{"type": "GROUP", 
 	'{"type": "ROLE", "id": "r", "startDate": ""}', '{"type": "ROLE", "id": "r", "startDate": "tomorrow"}',
 	'{"type": "ROLE", "id": "r", "startDate": 1}', '{"type": "ROLE", "id": "r", "startDate": "2020-01-01T00:00:00Z"}',
 	'{"type": "ROLE", "id": "r", "removeDate": "2020-01-01T00:00:00Z"}',
+	'{"type": "ROLE", "id": "r", "removeDate": "2999-01-01"}', '{"type": "ROLE", "id": "r", "removeDate": "2999-01-01T00:00:00+02:00"}',
 	'{"type": "ROLE", "id": "r", "clientMetadata": {"a": {"b": "c"}}}', '{"type": "ROLE", "id": "r", "clientMetadata": ["a"]}']) item;
 -- 25 entitlements, and 10 people with any
 SELECT pg_temp.item(pg_temp.items(26, 'ENTITLEMENT'));

@@ -151,6 +151,7 @@ api_status(CallSpec *spec, const Tenant *tenant, const ApiStatusQuery *q)
 	/* the order without sorters is undocumented */
 	add_parameter(&buf, "sorters", given(q->sorters) ? q->sorters : ITEM_ID_KEY);
 	fill(spec, tenant, "GET", buf.data, pstrdup("list access request statuses"));
+	spec->unknown_hint = "The host answers, and has no such API: check base_url and api of the server.";
 	if (given(q->filters) || given(q->sorters))
 		spec->refused_hint = "Filters go by accountActivityItemId, created and accessRequestId, with operators in lower case and dates as \"2026-01-31T00:00:00Z\" in double quotes; sorters by created, modified, accountActivityItemId and name. Everything else is filtered in SQL, over accessreq.request_status.";
 }
@@ -219,6 +220,15 @@ typedef struct CreateCheck
 	int			identities;
 } CreateCheck;
 
+/* Reading is lenient, but the tenant takes dates with a time and a Z alone. */
+static bool
+is_utc(const char *date)
+{
+	size_t		len = strlen(date);
+
+	return strchr(date, 'T') != NULL && date[len - 1] == 'Z';
+}
+
 static void
 check_date(const JsonValue *item, const char *key)
 {
@@ -228,8 +238,8 @@ check_date(const JsonValue *item, const char *key)
 	if (value == NULL || json_is_null(value))
 		return;
 	t = json_is_string(value) ? item_parse_time(json_string(value)) : ITEM_NO_TIME;
-	if (t == ITEM_NO_TIME)
-		refuse(psprintf("%s of a requested item is not a date", key),
+	if (t == ITEM_NO_TIME || !is_utc(json_string(value)))
+		refuse(psprintf("%s of a requested item is not a date in UTC", key),
 			   "Write it in UTC as 2030-01-31T00:00:00Z, or leave the key out.");
 	if (t <= GetCurrentTimestamp())
 		refuse(psprintf("%s of a requested item lies in the past", key), NULL);
@@ -364,11 +374,16 @@ api_check_create(const JsonValue *body)
 }
 
 void
-api_create(CallSpec *spec, const Tenant *tenant, const char *body)
+api_create(CallSpec *spec, const Tenant *tenant, const char *body, const JsonValue *parsed)
 {
+	const char *type = json_get_string(parsed, "requestType");
+
 	fill(spec, tenant, "POST", endpoint_path(tenant, API_CREATE),
 		 pstrdup("create an access request"));
 	spec->body = body;
+	spec->refused_hint = type != NULL && strcmp(type, "REVOKE_ACCESS") == 0 ?
+		"A revoke is for a manager's direct reports or by an ORG_ADMIN, never for oneself, and not for access by role membership or birthright." :
+		"Check the ids of identities and items, and that the items are requestable.";
 }
 
 /* ------------------------------------------------------------- cancel, close */
@@ -437,6 +452,8 @@ api_bulk_cancel(CallSpec *spec, const Tenant *tenant, const char *const *ids, in
 	fill(spec, tenant, "POST", endpoint_path(tenant, API_BULK_CANCEL),
 		 nids == 1 ? psprintf("cancel access request \"%s\"", api_error_text(ids[0])) :
 		 psprintf("cancel %d access requests", nids));
+	spec->refused_hint = CANCEL_REFUSED_HINT;
+	spec->unknown_hint = UNKNOWN_REQUEST_HINT;
 	spec->body = buf.data;
 }
 
@@ -480,6 +497,8 @@ api_close(CallSpec *spec, const Tenant *tenant, const char *const *ids, int nids
 	fill(spec, tenant, "POST", endpoint_path(tenant, API_CLOSE),
 		 nids == 1 ? psprintf("close access request \"%s\"", api_error_text(ids[0])) :
 		 psprintf("close %d access requests", nids));
+	spec->refused_hint = "A close is for requests that are still open; accessreq.status_of() tells. Before approval has passed use accessreq.cancel().";
+	spec->unknown_hint = UNKNOWN_REQUEST_HINT;
 	spec->body = buf.data;
 }
 

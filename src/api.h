@@ -70,7 +70,9 @@ extern char *api_filter_after(const char *filter, const char *id);
 
 /* Raises 22023 where the body breaks a documented rule. */
 extern void api_check_create(const JsonValue *body);
-extern void api_create(CallSpec *spec, const Tenant *tenant, const char *body);
+/* "parsed" is the same body, checked. */
+extern void api_create(CallSpec *spec, const Tenant *tenant, const char *body,
+					   const JsonValue *parsed);
 
 extern void api_cancel(CallSpec *spec, const Tenant *tenant,
 					   const char *access_request_id, const char *comment);

@@ -523,7 +523,10 @@ warn_deprecated(const Call *call, const HttpResponse *response)
 			(errcode(ERRCODE_WARNING_DEPRECATED_FEATURE),
 			 errmsg("the tenant of server \"%s\" says that API version \"%s\" is deprecated",
 					call->spec.tenant->server, tenant_api_names[call->spec.tenant->api]),
-			 errhint("Change option api of the server; v2024 has every call.")));
+			 call->spec.tenant->api < API_V2024 ?
+			 errhint("Change option api of the server; v2024 has every call.") :
+			 errhint("The answer was to the call that tried to %s. A later year, or v1, as option api of the server may have it undeprecated.",
+					 call->spec.what)));
 }
 
 /*
@@ -878,7 +881,7 @@ call_run_or_raise(CallSet *set, const CallSpec *spec)
 }
 
 const ApiError *
-call_fetch_token(CallSet *set, const Tenant *tenant)
+call_fetch_token(CallSet *set, const Tenant *tenant, bool patient)
 {
 	CallSpec	spec = {0};
 	Call	   *call;
@@ -886,6 +889,7 @@ call_fetch_token(CallSet *set, const Tenant *tenant)
 	spec.tenant = tenant;
 	spec.method = "GET";
 	spec.what = "use the API";
+	spec.patient = patient;
 	call = new_call(set, &spec);
 	call->token_only = true;
 	return wait_for(set, call)->error;

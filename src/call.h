@@ -73,7 +73,10 @@ extern const ApiError *call_error(const Call *call);	/* NULL: status 2xx */
 extern HttpResponse *call_response(const Call *call);	/* NULL where none */
 extern void call_free(Call *call);
 
-/* A token for the tenant, fetched if need be, or the error; for check(). */
-extern const ApiError *call_fetch_token(CallSet *set, const Tenant *tenant);
+/*
+ * A token for the tenant, fetched if need be, or the error.  "patient" as in
+ * CallSpec.
+ */
+extern const ApiError *call_fetch_token(CallSet *set, const Tenant *tenant, bool patient);
 
 #endif							/* ACCESSREQ_CALL_H */

@@ -18,6 +18,7 @@
 #include "compat.h"
 #include "executor/spi.h"
 #include "funcapi.h"
+#include "item.h"
 #include "job.h"
 #include "limiter.h"
 #include "miscadmin.h"
@@ -318,10 +319,21 @@ report_refusal(Check *c, const ApiError *error)
 	put_api_error(c, denied ? "user" : "api", &hinted);
 }
 
+static bool
+is_page(HttpResponse *response)
+{
+	JsonSpan   *items;
+	int			nitems;
+	const char *problem;
+
+	return json_cut_page(response->body, response->body_len, ITEM_ID_KEY,
+						 &items, &nitems, &problem);
+}
+
 static void
 step_network(Check *c)
 {
-	const ApiError *token_error = call_fetch_token(c->calls, c->tenant);
+	const ApiError *token_error = call_fetch_token(c->calls, c->tenant, false);
 	bool		fetched = call_counts(c->calls)->requests > 0;
 	bool		reached;
 	Call	   *all;
@@ -344,6 +356,12 @@ step_network(Check *c)
 	if (call_error(all) != NULL)
 	{
 		report_refusal(c, call_error(all));
+		return;
+	}
+	if (!is_page(call_response(all)))
+	{
+		put(c, "api", BAD, "the host answers, but not with a list of access request statuses",
+			"Check that base_url is the tenant's API URL and not a web page's.");
 		return;
 	}
 	c->all = call_response(all)->total_count;

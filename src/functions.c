@@ -192,7 +192,7 @@ accessreq_create(PG_FUNCTION_ARGS)
 	api_check_create(body);
 	InitMaterializedSRF(fcinfo, 0);
 	session = session_open(fcinfo, 1, CurTransactionContext);
-	api_create(&spec, session->tenant, text);
+	api_create(&spec, session->tenant, text, body);
 	people = people_of(body, &npeople);
 	call = session_write(session, "create", people, npeople, &spec);
 	if (call_error(call) != NULL)
@@ -400,26 +400,44 @@ put_outcomes(Batches *b, int first, int n, const char *outcome, const char *erro
 	}
 }
 
-/* Message and detail in one, for a column. */
+/* Message, detail and hint in one, for a column. */
 static char *
 error_line(const ApiError *error)
 {
+	StringInfoData buf;
+
 	if (error == NULL)
 		return NULL;
-	return error->detail ? psprintf("%s. %s", error->message, error->detail) :
-		pstrdup(error->message);
+	initStringInfo(&buf);
+	appendStringInfoString(&buf, error->message);
+	if (error->detail != NULL)
+		appendStringInfo(&buf, ". %s", error->detail);
+	if (error->hint != NULL)
+		appendStringInfo(&buf, "%s %s", error->detail ? "" : ".", error->hint);
+	return buf.data;
 }
 
+/*
+ * What the answer to a close says: the job's id, and errors, of which nothing
+ * but that there is a list is documented.  They are shown and not understood.
+ */
 static const char *
-job_id(const Batches *b, Call *call)
+job_id(const Batches *b, Call *call, char **errors)
 {
 	HttpResponse *r = call_response(call);
+	const JsonValue *answer,
+			   *list;
 	const char *problem;
 
 	if (!b->with_job || call_error(call) != NULL)
 		return NULL;
 	json_clean(r->body, r->body_len);
-	return json_get_string(json_parse(r->body, r->body_len, CurrentMemoryContext, &problem), "id");
+	answer = json_parse(r->body, r->body_len, CurrentMemoryContext, &problem);
+	list = json_get(answer, "errors");
+	if (json_size(list) > 0)
+		*errors = psprintf("The tenant took the call and lists errors: %s",
+						   api_error_text(json_print(list)));
+	return json_get_string(answer, "id");
 }
 
 /*
@@ -436,7 +454,7 @@ run_batches(Batches *b, MakeBatch make, void *arg)
 	if (b->nids == 0)
 		return;
 	/* what a token would fail by is an error still, not a row */
-	error = call_fetch_token(b->session->calls, b->session->tenant);
+	error = call_fetch_token(b->session->calls, b->session->tenant, false);
 	if (error != NULL)
 		api_error_raise(error);
 	while (done < b->nids)
@@ -445,17 +463,21 @@ run_batches(Batches *b, MakeBatch make, void *arg)
 		CallSpec	spec;
 		Call	   *call;
 		const char *outcome;
+		const char *job;
+		char	   *line;
 
 		CHECK_FOR_INTERRUPTS();
 		make(&spec, b, b->ids + done, n, arg);
 		call = session_write(b->session, b->function, b->ids + done, n, &spec);
 		error = call_error(call);
 		outcome = outcome_name(error);
-		put_outcomes(b, done, n, outcome, error_line(error), job_id(b, call));
+		line = error_line(error);
+		job = job_id(b, call, &line);
+		put_outcomes(b, done, n, outcome, line, job);
 		done += n;
 		if (strcmp(outcome, "not_sent") == 0)
 		{
-			put_outcomes(b, done, b->nids - done, outcome, error_line(error), NULL);
+			put_outcomes(b, done, b->nids - done, outcome, line, NULL);
 			break;
 		}
 		call_free(call);
@@ -554,9 +576,9 @@ put_refreshed(void *arg, const StoreOutcome *outcome)
 }
 
 static void
-require_token(Session *session)
+require_token(Session *session, bool patient)
 {
-	const ApiError *error = call_fetch_token(session->calls, session->tenant);
+	const ApiError *error = call_fetch_token(session->calls, session->tenant, patient);
 
 	if (error != NULL)
 		api_error_raise(error);
@@ -576,7 +598,7 @@ accessreq_refresh(PG_FUNCTION_ARGS)
 	session = session_open(fcinfo, 1, CurTransactionContext);
 	if (nids > 0)
 	{
-		require_token(session);
+		require_token(session, false);
 		SPI_connect();
 		loop_refresh(session->tenant, token_tenant(session->tenant), session->calls, (const char *const *) ids, nids,
 					 put_refreshed, fcinfo);
@@ -760,7 +782,7 @@ accessreq_sync(PG_FUNCTION_ARGS)
 	SPI_connect_ext(SPI_OPT_NONATOMIC);
 	MemoryContextSwitchTo(cxt);
 	session = open_pull(fcinfo, cxt);
-	require_token(session);
+	require_token(session, true);
 	run = job_begin(session->tenant, token_tenant(session->tenant), full_scan);
 	SPI_commit();
 	notice.started = notice.last = now_us();

@@ -99,7 +99,10 @@ note_last_id(PullPage *page, const JsonSpan *items, int nitems)
 	}
 }
 
-/* A run most of whose items cannot be stored is not a pull. */
+/*
+ * A page most of whose items cannot be stored ends the run, with the items in
+ * quarantine and the cursor before it, so that the next pull meets it again.
+ */
 static void
 check_share(LoopState *s, const StoreCounts *page)
 {
@@ -138,9 +141,9 @@ store_call(LoopState *s, Call *call, JsonSpan *items, int nitems, const char *cu
 	sum->quarantined += counts.quarantined;
 	sum->replaced += counts.replaced;
 	s->run->pages++;
+	check_share(s, &counts);
 	job_note_page(s->run, call_counts(s->calls), cursor);
 	s->host->commit(s->host->arg);
-	check_share(s, &counts);
 }
 
 /*

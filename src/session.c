@@ -24,9 +24,6 @@
 #include "utils/fmgrprotos.h"
 #include "utils/memutils.h"
 
-/* Ids named in a log line; the number of the rest follows. */
-#define MAX_LOGGED_IDS 10
-
 Session *
 session_open(FunctionCallInfo fcinfo, int argno, MemoryContext parent)
 {
@@ -209,17 +206,15 @@ typedef struct Write
 	Call	   *call;
 } Write;
 
-/* The first ids, and how many more. */
+/* All of them: who looks for one must find it. */
 static char *
 list_ids(const char *const *ids, int nids)
 {
 	StringInfoData buf;
 
 	initStringInfo(&buf);
-	for (int i = 0; i < Min(nids, MAX_LOGGED_IDS); i++)
+	for (int i = 0; i < nids; i++)
 		appendStringInfo(&buf, "%s%s", i > 0 ? ", " : "", api_error_text(ids[i]));
-	if (nids > MAX_LOGGED_IDS)
-		appendStringInfo(&buf, " and %d more", nids - MAX_LOGGED_IDS);
 	return buf.len > 0 ? buf.data : "none";
 }
 

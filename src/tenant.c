@@ -175,6 +175,23 @@ ends_in_version(const char *path)
 		strspn(last + 1, "0123456789") == strlen(last + 1);
 }
 
+/*
+ * Say so where a host may receive no secret: at use an error; in the validator
+ * a warning, so that a restore does not fail.
+ */
+static void
+report_host(const char *host, int elevel)
+{
+	if (url_host_listed(host, accessreq_allowed_hosts))
+		return;
+	ereport(elevel,
+			(errcode(elevel >= ERROR ? ERRCODE_INSUFFICIENT_PRIVILEGE : ERRCODE_WARNING),
+			 errmsg("host \"%s\" is not in accessreq.allowed_hosts", host),
+			 errdetail("Secrets are sent to the hosts that this setting lists and to no others: \"%s\".",
+					   accessreq_allowed_hosts),
+			 errhint("A tenant's API is at a host like acme.api.identitynow.com: correct the URL with ALTER SERVER. Only if it is right, ask a superuser to add the host to the setting.")));
+}
+
 static void
 check_url(const TenantOption *option, const char *value)
 {
@@ -197,12 +214,7 @@ check_url(const TenantOption *option, const char *value)
 			bad_value(option, "its path ends in an API version",
 					  "Leave the version out of the URL and give it as option \"api\".");
 	}
-	if (!url_host_listed(url.host, accessreq_allowed_hosts))
-		ereport(WARNING,
-				(errcode(ERRCODE_WARNING),
-				 errmsg("host \"%s\" of option \"%s\" is not in accessreq.allowed_hosts",
-						url.host, option->name),
-				 errhint("A tenant's API is at a host like acme.api.identitynow.com: check the URL. No call leaves for another host until a superuser adds it to the setting.")));
+	report_host(url.host, WARNING);
 }
 
 static void
@@ -768,13 +780,7 @@ check_host(const char *text)
 		ereport(ERROR,
 				(errcode(ERRCODE_FDW_INVALID_ATTRIBUTE_VALUE),
 				 errmsg("a URL of the server is not valid")));
-	if (!url_host_listed(url.host, accessreq_allowed_hosts))
-		ereport(ERROR,
-				(errcode(ERRCODE_INSUFFICIENT_PRIVILEGE),
-				 errmsg("host \"%s\" is not in accessreq.allowed_hosts", url.host),
-				 errdetail("Secrets are sent to the hosts that this setting lists and to no others: \"%s\".",
-						   accessreq_allowed_hosts),
-				 errhint("A tenant's API is at a host like acme.api.identitynow.com: correct the URL with ALTER SERVER. Only if it is right, ask a superuser to add the host to the setting.")));
+	report_host(url.host, ERROR);
 }
 
 const Tenant *

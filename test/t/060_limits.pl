@@ -180,6 +180,20 @@ cmp_ok($r->{ms}, '>=', 4000, 'twice, in full');
 is($admin->value("SELECT rate_limited_waits, rows_seen, error IS NULL FROM accessreq.sync_run WHERE server = 'pulled'"),
 	'2|600|t', 'and its run counts that');
 
+fresh('dated', request_timeout => '1s');
+$sandbox->fault('status', path => 'access-request', status => 429, skip => 1, headers => { 'Retry-After' => http_date(4) });
+$r = $session->run("CALL accessreq.sync('dated')");
+is($r->{sqlstate}, '', 'a pull waits until a date') or diag($r->{err});
+cmp_ok($r->{ms}, '>=', 2000, 'in full');
+
+# a mapping whose token nobody has fetched yet
+fresh('first_token', request_timeout => '1s');
+$admin->value("ALTER USER MAPPING FOR PUBLIC SERVER first_token OPTIONS (SET client_id 'first_token2')");
+$sandbox->fault('status', path => 'oauth', status => 429, headers => { 'Retry-After' => '2' });
+$r = $session->run("CALL accessreq.sync('first_token')");
+is($r->{sqlstate}, '', "a pull's token is waited for likewise") or diag($r->{err});
+cmp_ok($r->{ms}, '>=', 2000, 'in full');
+
 fresh('patient', request_timeout => '1s', rate_limit => 4);
 $session->run('SELECT pg_sleep(0)');
 $r = $session->run("CALL accessreq.sync('patient')");

@@ -112,6 +112,17 @@ like($r->{err}, qr/pulled 1,305 rows: 5 new, [123] changed/, 'a pull of some cha
 same_as_sandbox('one', 'some changes');
 isnt(wal_records($to, $admin->value('SELECT pg_current_wal_flush_lsn()')), '', '(these are seen in the log)');
 
+# ------------------------------------------------------------------ progress
+
+add_server($node, 'slowly', $sandbox->url);
+$sandbox->fault('delay', path => 'access-request-status', delay_ms => 400, count => -1);
+$r = $session->run(pull('slowly', ', full_scan => true'));
+$sandbox->no_faults;
+my @progress = $r->{err} =~ /NOTICE:  00000: (pulled .* left)$/mg;
+cmp_ok(scalar(@progress), '>=', 1, 'a pull that takes its time says where it stands') or diag($r->{err});
+cmp_ok(scalar(@progress), '<=', $r->{ms} / 1000, 'at most once a second');
+like($_, qr/^pulled [\d,]+ of 1,305 \(\d+%\), [\d,]+ rows\/s, \d+ s left$/, $_) for @progress;
+
 # ------------------------------------------------------ pulls that are broken off
 
 # Start a pull that hangs on its third page, with two pages committed.
@@ -243,6 +254,10 @@ $r = $session->run(pull('bad', ', full_scan => true'));
 is($r->{sqlstate}, '22000', 'more than half of a page is bad') or diag($r->{err});
 is($admin->value("SELECT error IS NOT NULL, finished IS NOT NULL FROM accessreq.sync_run WHERE server = 'bad' ORDER BY run_id DESC LIMIT 1"),
 	't|t', 'the run ends as an error');
+is($session->run(pull('bad'))->{sqlstate}, '22000', 'the next one does not go on behind that page');
+$bad_box->admin('DELETE', sprintf('items?id=0000000000000000000000000%07d', $_)) for 1 .. 126;
+is($session->run(pull('bad'))->{sqlstate}, '', 'until it is mended');
+same_as_sandbox('bad', 'a page that was mostly bad', $bad_box);
 $bad_box->stop;
 
 # ------------------------------------------------------------- where it may not run

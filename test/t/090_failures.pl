@@ -255,7 +255,7 @@ $victim->send("SELECT * FROM accessreq.cancel_many(ARRAY(SELECT 'many-' || i FRO
 $mute->await('request', ++$asked);
 $admin->value('SELECT pg_cancel_backend(' . $victim->backend . ')');
 is($victim->finish->{sqlstate}, '57014', 'cancel_many: cancelled');
-one_line('many-1', $interrupted->('cancel_many', $mute_server, join(', ', map { "many-$_" } 1 .. 10) . ' and 2 more'), 'cancel_many');
+one_line('many-1', $interrupted->('cancel_many', $mute_server, join(', ', map { "many-$_" } 1 .. 12)), 'cancel_many');
 # what had not left is not said to have
 my $no_token = server_at($mute->url, mapping => { client_id => 'c', client_secret => 's' });
 $victim->send(cancel('id-unsent', $no_token));
@@ -465,6 +465,66 @@ SKIP:
 		is(scalar(@all), $n, "refresh, $what: a call for each id");
 	}
 	$eater->quit;
+}
+
+# -------------------------------------------------------- several at once
+
+for my $most (1, 3)
+{
+	my $server = server_at($sandbox->url, mapping => { client_id => "c$most", client_secret => 'sandbox-secret' }, options => { max_concurrency => $most });
+
+	$sandbox->forget;
+	$sandbox->fault('delay', path => 'access-request-status', delay_ms => 300, count => -1);
+	is($session->run("SELECT count(*) FROM accessreq.status_of(ARRAY(SELECT 'x' || i FROM generate_series(1, 7) i), server => '$server')")->{out}, '0', "max_concurrency $most: seven ids");
+	$sandbox->no_faults;
+	my @spans = map { [ $_->{time_ms}, $_->{time_ms} + $_->{took_ms} ] } $sandbox->requests(qr/access-request-status/);
+	my $at_once = 0;
+	for my $span (@spans)
+	{
+		my $n = grep { $_->[0] <= $span->[0] && $_->[1] > $span->[0] } @spans;
+		$at_once = $n if $n > $at_once;
+	}
+	is($at_once, $most, "max_concurrency $most: so many at once, and no more");
+}
+
+# -------------------------------------------------------- a close with errors
+
+my $closing = serving(sub { keep(202, '{"id":"job-1","errors":[{"code":"CANNOT","id":"b"}]}') });
+my $closer = server_at($closing->url);
+is($session->run("SELECT access_request_id, outcome, error, job_id FROM accessreq.close(ARRAY['a', 'b'], server => '$closer')")->{out},
+	join("\n", map { "$_|accepted|The tenant took the call and lists errors: [{\"code\":\"CANNOT\",\"id\":\"b\"}]|job-1" } qw(a b)),
+	'a close that is answered with errors shows them');
+
+# ------------------------------------------------------- what check() notices
+
+sub check_step
+{
+	my ($server, $step) = @_;
+
+	return $session->value("SELECT ok, detail, hint FROM accessreq.check('$server') WHERE step = '$step'");
+}
+my $html = serving(sub { keep(200, '<html>login</html>', 'Content-Type' => 'text/html') });
+like(check_step(server_at($html->url), 'api'), qr/^f\|.*not with a list.*\|Check that base_url/, "check: a web page's host");
+my $other_api = serving(sub { keep(404, '{"detailMessage":"no such path"}') });
+like(check_step(server_at($other_api->url), 'api'), qr/^f\|.*HTTP 404.*\|.*check base_url and api/, 'check: a host that has no such API');
+my $clocked = serving(sub { keep(200, '[]', 'X-Total-Count' => 0, Date => 'Mon, 02 Jan 2023 03:04:05 GMT') });
+like(check_step(server_at($clocked->url), 'clock'), qr/^f\|this machine is \d+ s ahead of the tenant\|Set this machine's clock/, 'check: clocks that differ');
+my $home = server_at($sandbox->url, mapping => { client_id => 'home', client_secret => 'sandbox-secret' });
+$session->value("CALL accessreq.sync('$home')");
+like(check_step($home, 'origin'), qr/^t\|the pull belongs to this database/, 'check: at home');
+$admin->value("UPDATE accessreq.sync_job SET origin = '1/1' WHERE server = '$home'");
+like(check_step($home, 'origin'), qr/^f\|the pull belongs to another database/, 'check: a copy');
+SKIP:
+{
+	skip('the program openssl is not here', 2) if system('openssl version > /dev/null 2>&1') != 0;
+	my $dir = $PostgreSQL::Test::Utils::tmp_check;
+	my $ca = make_ca($dir);
+	my @cert = make_cert($dir, 'here', 'IP:127.0.0.1');
+	my $tls = new_sandbox(tls_cert => $cert[0], tls_key => $cert[1]);
+	my %secret = (mapping => { client_id => 'tls', client_secret => 'sandbox-secret' });
+
+	like(check_step(server_at($tls->url, %secret, options => { ca_file => $ca }), 'tls'), qr/^t\|certificate accepted by/, 'check: a private CA that is named');
+	like(check_step(server_at($tls->url, %secret), 'tls'), qr/^f\|.*certificate.*\|.*ca_file/, 'check: a private CA that is not');
 }
 
 # --------------------------------------------------- the server's environment
