@@ -577,7 +577,7 @@ api_get(CallSpec *spec, const Tenant *tenant, const char *path, const char *quer
 
 	fill(spec, tenant, "GET", psprintf("%s%s%s", checked, query[0] ? "?" : "", query),
 		 psprintf("read \"%s\"", api_error_text(checked)));
-	spec->unknown_hint = "The path begins with the API version: 'v2024/identities'.";
+	spec->unknown_hint = "Check the path in the vendor's API description; it begins with the API version: 'v2024/identities'.";
 	if (tenant->api == API_V2026)
 		spec->header = EXPERIMENTAL_HEADER;
 }

@@ -88,6 +88,7 @@ struct Call
 	bool		token_only;		/* ends with the token */
 	bool		returned;		/* no longer in the set's list */
 	bool		fetches;		/* others may wait for its token */
+	bool		was_sent;		/* an earlier try may have arrived */
 	int64		not_before;
 	int64		deadline;		/* for everything; moves for a patient call */
 	int			retries;
@@ -453,6 +454,7 @@ handle_failure(Call *call, bool token)
 	const HttpResponse *response = http_response(call->request);
 	const Tenant *t = call->spec.tenant;
 	bool		answered = response->failure == HTTP_ANSWERED;
+	bool		was_sent;
 	ApiError   *error;
 
 	if (answered && response->status == 429)
@@ -466,17 +468,21 @@ handle_failure(Call *call, bool token)
 	{
 		token_drop(t, call->token_serial);
 		call->renewed = true;
-		go_on_now(call);
 		drop_request(call);
+		go_on_now(call);
 		return;
 	}
+	was_sent = !token && response->sent;
 	if (may_retry(call, response, token) &&
 		wait_us(call, pause_us(call, response), response->retry_after[0] != '\0'))
 	{
 		call->retries++;
+		call->was_sent = call->was_sent || was_sent;
 		drop_request(call);
 		return;
 	}
+	/* it may have been the last of several tries */
+	call->was_sent = call->was_sent || (was_sent && !answered);
 	error = api_error_describe(t, token ? psprintf("fetch a token to %s", call->spec.what) :
 							   call->spec.what, response,
 							   changes_once(&call->spec), token);
@@ -845,8 +851,9 @@ call_wait(CallSet *set, long timeout_ms)
 bool
 call_was_sent(const Call *call)
 {
-	return call->state == CALL_SENT && call->request != NULL &&
-		http_response(call->request)->sent;
+	return call->was_sent ||
+		(call->state == CALL_SENT && call->request != NULL &&
+		 http_response(call->request)->sent);
 }
 
 /* For one who has started no other: those that end meanwhile are not told. */

@@ -95,7 +95,7 @@ has_foreign_part(Node *node, void *context)
 		return false;
 	if (check_functions_in_node(node, is_foreign_function, context))
 		return true;
-	if (!IsA(node, List) && !IsA(node, Var) && 
+	if (!IsA(node, List) && !IsA(node, Var) &&
 		!is_trusted(type_owner(exprType(node)), *(Oid *) context))
 		return true;
 	return expression_tree_walker(node, has_foreign_part, context);
@@ -146,6 +146,10 @@ check_trigger(Relation rel, const Trigger *trigger, Oid owner)
 								format_procedure_qualified(trigger->tgfoid),
 								GetUserNameFromId(author, true)),
 					   "Drop or disable the trigger, or give its function to the owner of the table.");
+	if (trigger->tgnargs > 0)
+		refuse_trigger(rel, trigger,
+					   "It has arguments, which whoever may create a trigger chooses, and of which some functions make SQL that would run as the owner of the synced tables.",
+					   "Write the arguments into a function of its own.");
 	if (trigger->tgqual != NULL && !is_safe_condition(trigger->tgqual, owner))
 		refuse_trigger(rel, trigger,
 					   "Its WHEN condition calls a function that is not immutable, or uses a function or type of a role that is neither the owner of the synced tables nor a superuser.",

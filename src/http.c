@@ -610,6 +610,7 @@ http_open(MemoryContext parent)
 /* ---------------------------------------------------------------- starting */
 
 static void prepare_wait_set(void);
+static void reap(void);
 
 /* Append a header; the caller has signals blocked.  False without memory. */
 static bool
@@ -726,6 +727,7 @@ start_easy(HttpRequest *r, const HttpSpec *spec,
 	r->added = true;
 	/* off it goes, over a connection that is there: nobody may wait yet */
 	curl_multi_socket_action(multi, CURL_SOCKET_TIMEOUT, 0, &running);
+	reap();
 	return true;
 }
 

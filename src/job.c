@@ -344,11 +344,13 @@ note_job_result(const JobRun *run, const char *error)
 
 	add_text(&args, run->server);
 	add_text(&args, error);
+	/* one that was taken up has read its first rows long ago */
+	add_arg(&args, BOOLOID, BoolGetDatum(run->cursor == NULL), false);
 	run_sql("UPDATE accessreq.sync_job SET last_error = $2,"
 			" failures = CASE WHEN $2 IS NULL THEN 0 ELSE failures + 1 END,"
 			" last_success_at = CASE WHEN $2 IS NULL THEN pg_catalog.clock_timestamp()"
 			" ELSE last_success_at END,"
-			" last_scan_at = CASE WHEN $2 IS NULL THEN pg_catalog.clock_timestamp()"
+			" last_scan_at = CASE WHEN $2 IS NULL AND $3 THEN pg_catalog.clock_timestamp()"
 			" ELSE last_scan_at END"
 			" WHERE server = $1", &args, SPI_OK_UPDATE);
 }

@@ -57,6 +57,9 @@
 #define UNICODE_ESCAPE_LEN 6
 #define REPLACEMENT_ESCAPE "\\ufffd"
 
+/* The same where the database's encoding may lack that character. */
+#define REPLACEMENT_ESCAPE_ASCII "\\u003f"
+
 StaticAssertDecl(JSON_MAX_DEPTH < CJSON_NESTING_LIMIT,
 				 "cJSON must accept the depth that we accept");
 
@@ -221,6 +224,15 @@ unicode_escape_len(const char *p, const char *end)
 	return 0;
 }
 
+static const char *
+replacement_escape(void)
+{
+	int			encoding = GetDatabaseEncoding();
+
+	return encoding == PG_UTF8 || encoding == PG_SQL_ASCII ?
+		REPLACEMENT_ESCAPE : REPLACEMENT_ESCAPE_ASCII;
+}
+
 /*
  * Step over the escape at "p", replacing it where neither text nor jsonb can
  * hold it.  What is not well formed is left to the checker.
@@ -234,7 +246,7 @@ clean_escape(char *p, char *end, int *replaced)
 		return p + Min(2, end - p);
 	if (len == 0)
 	{
-		memcpy(p, REPLACEMENT_ESCAPE, UNICODE_ESCAPE_LEN);
+		memcpy(p, replacement_escape(), UNICODE_ESCAPE_LEN);
 		(*replaced)++;
 		len = UNICODE_ESCAPE_LEN;
 	}
@@ -546,6 +558,7 @@ typedef struct Checker
 	const char *end;
 	size_t		nvalues;
 	size_t		nstrings;		/* keys too */
+	size_t		nnumbers;
 	int			depth;
 	bool		in_object[JSON_MAX_DEPTH];
 	const char *problem;
@@ -743,6 +756,7 @@ check_value(Checker *c)
 			ok = check_failed(c, "ends too early");
 			break;
 		default:
+			c->nnumbers++;
 			ok = check_number(c);
 			break;
 	}
@@ -813,12 +827,19 @@ check_document(Checker *c)
 /*
  * Parsing
  *
- * cJSON allocates a node for each value and a copy of each string.  The
- * checker has counted both, so one chunk of the owner's context is enough:
- * nothing is allocated, and nothing can be raised, while the hooks are ours.
- * They are global to the process and another extension may use cJSON too:
- * they are set for this one call.  The tree is never given to cJSON_Delete.
+ * cJSON allocates a node for each value, a copy of each string and, since
+ * 1.7.19 and in Debian's 1.7.15, one of each number.  The checker has counted
+ * all of them, so one chunk of the owner's context is enough: nothing is
+ * allocated, and nothing can be raised, while the hooks are ours.  They are
+ * global to the process and another extension may use cJSON too: they are set
+ * for this one call.  The tree is never given to cJSON_Delete.
+ *
+ * A release of cJSON that wants more runs out of the arena, and never over its
+ * end; then it gets a larger one.
  */
+
+/* Arenas that are tried, each twice as large as the one before. */
+#define MAX_ARENAS 4
 
 static char *arena_next;
 static char *arena_end;
@@ -827,9 +848,11 @@ static void *
 arena_alloc(size_t size)
 {
 	char	   *chunk = arena_next;
+	size_t		left = arena_end - arena_next;
 
-	if (size > (size_t) (arena_end - arena_next))
-		return NULL;			/* cJSON takes that for out of memory */
+	/* cJSON takes NULL for out of memory */
+	if (size > left || MAXALIGN(size) > left)
+		return NULL;
 	arena_next += MAXALIGN(size);
 	return chunk;
 }
@@ -841,14 +864,15 @@ arena_free(void *chunk)
 }
 
 /*
- * An upper bound: cJSON asks for at most two bytes more than a string has
- * between its quotes, and those two are the quotes of the text.
+ * What cJSON is known to ask for at most: for a string two bytes more than it
+ * has between its quotes, and those two are the quotes of the text; for a
+ * number one byte more than it has.
  */
 static size_t
 arena_size(const Checker *c, size_t len)
 {
 	return c->nvalues * MAXALIGN(sizeof(cJSON)) +
-		c->nstrings * (MAXIMUM_ALIGNOF - 1) + len + MAXIMUM_ALIGNOF;
+		(c->nstrings + c->nnumbers) * MAXIMUM_ALIGNOF + MAXALIGN(len + 1);
 }
 
 static const cJSON *
@@ -878,7 +902,7 @@ json_parse(const char *text, size_t len, MemoryContext owner,
 
 	c.p = text;
 	c.end = text + len;
-	c.nvalues = c.nstrings = 0;
+	c.nvalues = c.nstrings = c.nnumbers = 0;
 	c.depth = 0;
 	c.problem = NULL;
 
@@ -891,11 +915,16 @@ json_parse(const char *text, size_t len, MemoryContext owner,
 		return NULL;
 
 	size = arena_size(&c, len);
-	arena = MemoryContextAllocExtended(owner, size, MCXT_ALLOC_HUGE);
-	root = parse_in_arena(text, len, arena, size);
-	if (root == NULL)
-		*problem = "cJSON refused it";	/* not known to happen */
-	return root;
+	for (int i = 0; i < MAX_ARENAS; i++, size *= 2)
+	{
+		arena = MemoryContextAllocExtended(owner, size, MCXT_ALLOC_HUGE);
+		root = parse_in_arena(text, len, arena, size);
+		if (root != NULL)
+			return root;
+		pfree(arena);
+	}
+	*problem = "cJSON refused it";	/* not known to happen */
+	return NULL;
 }
 
 

@@ -31,7 +31,7 @@ typedef struct JsonSpan
 								 * holds an escape */
 	size_t		id_len;
 	int			replaced;		/* U+0000 and lone surrogates that were
-								 * replaced by U+FFFD in place */
+								 * replaced in place, see json_clean() */
 	const char *problem;		/* what the cut found wrong, or NULL; a
 								 * constant string.  json_parse() finds the
 								 * rest: what both accept PostgreSQL accepts */
@@ -46,7 +46,10 @@ typedef struct JsonSpan
 extern const JsonValue *json_parse(const char *text, size_t len,
 								   MemoryContext owner, const char **problem);
 
-/* Replace \u0000 and lone surrogate escapes by \ufffd in place; their number. */
+/*
+ * Replace \u0000 and lone surrogate escapes by \ufffd in place, or by \u003f where
+ * the database's encoding may lack that; their number.
+ */
 extern int	json_clean(char *text, size_t len);
 
 /* Is it valid UTF-8 without a NUL byte? */

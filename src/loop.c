@@ -94,6 +94,9 @@ note_last_id(PullPage *page, const JsonSpan *items, int nitems)
 {
 	for (int i = nitems - 1; i >= 0 && page->last_id == NULL; i--)
 	{
+		if (items[i].problem != NULL && items[i].id != NULL &&
+			!json_valid_utf8(items[i].id, items[i].id_len))
+			continue;
 		page->last_id = items[i].id;
 		page->last_id_len = items[i].id_len;
 	}
@@ -214,6 +217,8 @@ typedef struct Batch
 {
 	const char *filter;
 	const char *after;			/* the last id seen, or NULL */
+	int64		seen;
+	int64		total;			/* of the first page, -1: not told */
 } Batch;
 
 static void
@@ -223,6 +228,7 @@ start_batch(const Tenant *tenant, CallSet *calls, Batch *batch, const char *afte
 	CallSpec	spec;
 
 	query.limit = API_MAX_PAGE;
+	query.count = after == NULL;
 	batch->after = after;
 	query.filters = api_filter_after(batch->filter, after);
 	api_status(&spec, tenant, &query);
@@ -231,8 +237,8 @@ start_batch(const Tenant *tenant, CallSet *calls, Batch *batch, const char *afte
 }
 
 /*
- * One page of a batch.  A full page may have more behind it.  True when the
- * batch is complete.
+ * One page of a batch.  More may be behind any but one that is empty, or short
+ * and the last by the tenant's count.  True when the batch is complete.
  */
 static bool
 take_batch_page(const Tenant *tenant, CallSet *calls, Call *call, LoopPage take, void *arg)
@@ -252,7 +258,11 @@ take_batch_page(const Tenant *tenant, CallSet *calls, Call *call, LoopPage take,
 	}
 	items = loop_cut(tenant, call, &nitems);
 	note_last_id(&page, items, nitems);
-	more = nitems >= API_MAX_PAGE && page.last_id != NULL;
+	if (batch->after == NULL)
+		batch->total = call_response(call)->total_count;
+	batch->seen += nitems;
+	more = page.last_id != NULL &&
+		(nitems >= API_MAX_PAGE || batch->total < 0 || batch->seen < batch->total);
 	if (more && batch->after != NULL && strlen(batch->after) == page.last_id_len &&
 		memcmp(batch->after, page.last_id, page.last_id_len) == 0)
 		api_error_raise(api_error_bad_answer(tenant, "list access request statuses",
@@ -277,7 +287,7 @@ loop_status_of(const Tenant *tenant, CallSet *calls, const char *const *ids, int
 
 		while (next < nids && under_way < tenant->max_concurrency)
 		{
-			Batch	   *batch = palloc(sizeof(Batch));
+			Batch	   *batch = palloc0(sizeof(Batch));
 			int			n = Min(per, nids - next);
 
 			batch->filter = api_filter_requests(ids + next, n);

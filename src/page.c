@@ -74,7 +74,8 @@ read_item(StoreItem *item, const JsonSpan *span)
 	item->hash = (int64) hash_bytes_extended((const unsigned char *) span->start,
 											 (int) span->len,
 											 ITEM_DECODER_VERSION);
-	if (span->id != NULL && span->id_len > 0 && span->id_len <= MAX_ID_LENGTH)
+	if (span->id != NULL && span->id_len > 0 && span->id_len <= MAX_ID_LENGTH &&
+		(span->problem == NULL || json_valid_utf8(span->id, span->id_len)))
 		item->id = id_datum(span->id, (int) span->id_len);
 
 	if (span->problem != NULL)

@@ -31,6 +31,32 @@ struct Pull
 	bool		done;
 };
 
+/*
+ * Ids stand in a cursor as http_encode() writes them: a database whose encoding
+ * lacks a character of one could not store it else.
+ */
+static char *
+decoded(const char *text)
+{
+	char	   *result = pstrdup(text);
+	char	   *out = result;
+
+	for (; *text; text++)
+	{
+		unsigned int c;
+
+		if (*text == '%' && sscanf(text + 1, "%2x", &c) == 1)
+		{
+			*out++ = (char) c;
+			text += 2;
+		}
+		else
+			*out++ = *text;
+	}
+	*out = '\0';
+	return result;
+}
+
 static void
 load_cursor(Pull *pull, const char *cursor)
 {
@@ -41,7 +67,7 @@ load_cursor(Pull *pull, const char *cursor)
 	/* one of another release: start anew, which is always right */
 	if (after == NULL || !json_get_int64(c, "seen", &pull->seen))
 		return;
-	pull->after = pstrdup(after);
+	pull->after = decoded(after);
 	if (!json_get_int64(c, "total", &pull->total))
 		pull->total = -1;
 }
@@ -105,7 +131,7 @@ pull_cursor(const Pull *pull, StringInfo buf)
 {
 	appendStringInfoString(buf, "{\"after\":");
 	if (pull->after != NULL)
-		json_append_string(buf, pull->after);
+		appendStringInfo(buf, "\"%s\"", http_encode(pull->after));
 	else
 		appendStringInfoString(buf, "null");
 	appendStringInfo(buf, ",\"seen\":" INT64_FORMAT ",\"total\":" INT64_FORMAT "}",

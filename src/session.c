@@ -270,7 +270,8 @@ session_write(const Session *session, const char *function,
 	error = call_error(w.call);
 	log_write(&w,
 			  error == NULL ? "accepted" :
-			  error->outcome == API_LOST ? "answer lost" : "not accepted",
+			  error->outcome == API_REFUSED || error->outcome == API_DENIED ? "not accepted" :
+			  error->outcome == API_LOST || call_was_sent(w.call) ? "answer lost" : "not accepted",
 			  error && error->tracking_id ? error->tracking_id :
 			  call_response(w.call) ? call_response(w.call)->tracking_id : NULL);
 	return w.call;

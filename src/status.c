@@ -382,8 +382,7 @@ put_value(Output *out, const char *text, size_t len)
  * hash tells, or we would never end.
  */
 static bool
-take_get_page(Output *out, const char *what, Call *call, int64 limit,
-			  uint64 *last_hash, int *nrows)
+take_get_page(Output *out, const char *what, Call *call, uint64 *last_hash, int *nrows)
 {
 	HttpResponse *r = call_response(call);
 	size_t		start = strspn(r->body, " \t\r\n");
@@ -415,7 +414,8 @@ take_get_page(Output *out, const char *what, Call *call, int64 limit,
 			api_error_raise(api_error_bad_answer(out->session->tenant, what, r, problem, false));
 		put_value(out, items[i].start, items[i].len);
 	}
-	return *nrows >= limit && out->rows < out->max_rows;
+	/* some endpoints have smaller pages than they are asked for */
+	return *nrows > 0 && out->rows < out->max_rows;
 }
 
 /* get(path text, query jsonb, max_rows bigint, server name) */
@@ -459,7 +459,7 @@ accessreq_get(PG_FUNCTION_ARGS)
 			break;
 		if (call_error(call) != NULL)
 			api_error_raise(call_error(call));
-		more = take_get_page(&out, spec.what, call, limit, &last_hash, &nrows);
+		more = take_get_page(&out, spec.what, call, &last_hash, &nrows);
 		offset += nrows;
 		call_free(call);
 	}

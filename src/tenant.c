@@ -821,7 +821,8 @@ file_error(const char *path, const char *what)
 {
 	ereport(ERROR,
 			(errcode_for_file_access(),
-			 errmsg("could not %s client secret file \"%s\": %m", what, path)));
+			 errmsg("could not %s client secret file \"%s\": %m", what, path),
+			 errhint("The operating system's user that runs PostgreSQL must be able to read it.")));
 }
 
 /*

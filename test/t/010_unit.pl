@@ -191,6 +191,16 @@ is( answer(
 
 parse_is(' {"a" : [1,-2.5,true,false,null,"x"] }',
 	'{"a":[1,-2.5,true,false,null,"x"]}', 'all types');
+# all that cJSON allocates has to be counted, whatever the number of each
+is(answer(<<SQL), "", "parse: $_->[0] of many lengths") for (
+SELECT string_agg(n::text, ' ') FROM generate_series(0, 3000) n,
+	LATERAL (SELECT convert_to('[' || $_->[1] || ']', 'UTF8') AS t) x
+WHERE length(unit_parse(t)) < n
+SQL
+	[ 'numbers', q{rtrim(repeat('1,', n), ',')} ],
+	[ 'strings', q{rtrim(repeat('"",', n), ',')} ],
+	[ 'long numbers', q{rtrim(repeat('-1234567.25e3,', n), ',')} ],
+	[ 'mixtures', q{rtrim(repeat('{"a":1,"":"b"},[2,"c"],', n / 4 + 1), ',')} ]);
 parse_is($_->[0], "error: $_->[1]", $_->[2])
   for (
 	[ '', 'ends too early', 'nothing' ],

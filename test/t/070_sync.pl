@@ -357,6 +357,14 @@ splice @unfit, @fit / 9;
 $latin->admin('POST', 'items', [ @fit, @unfit ]);
 my $all = @fit + @unfit;
 note(scalar(@fit) . ' items fit LATIN1, ' . @unfit . ' do not');
+# ids that no text column takes, last on their page, and a NUL
+my $euro = "\xe2\x82\xac";
+for ([ "ff\xff\xfe", 'z1' ], [ $euro, 'z2' ])
+{
+	my ($id, $place) = @$_;
+	$latin->admin('POST', "items?raw=1&id=\x7e$place&request=r$place&created=2026-01-01T00:00:00.000Z&modified=2026-01-01T00:00:00.000Z&state=EXECUTING&name=n", "{\"accountActivityItemId\":\"$id\",\"name\":\"n\"}");
+}
+$latin->admin('POST', 'items?raw=1&id=00nul&request=rnul&created=2026-01-01T00:00:00.000Z&modified=2026-01-01T00:00:00.000Z&state=EXECUTING&name=n', '{"accountActivityItemId":"00nul","name":"a\u0000b"}');
 for my $encoding ('LATIN1', 'SQL_ASCII')
 {
 	my $db = lc $encoding;
@@ -368,8 +376,11 @@ for my $encoding ('LATIN1', 'SQL_ASCII')
 	$r = $s->run(pull('enc'));
 	is($r->{sqlstate}, '', "$encoding: a pull") or diag($r->{err});
 	my ($stored, $bad, $named) = split /\|/, $s->value("SELECT (SELECT count(*) FROM accessreq.request_status), (SELECT count(*) FROM accessreq.quarantined_item), (SELECT bool_and(error_code LIKE '22%' AND error <> '') FROM accessreq.quarantined_item)");
-	is($stored + $bad, $all, "$encoding: each item is stored or in quarantine");
-	is($bad, $encoding eq 'LATIN1' ? @unfit : 0, "$encoding: in quarantine is what does not fit");
+	is($stored + $bad, $all + 3, "$encoding: each item is stored or in quarantine");
+	is($bad, $encoding eq 'LATIN1' ? @unfit + 2 : 1, "$encoding: in quarantine is what does not fit");
+	is($s->value("SELECT ascii(substr(item_name, 2)) FROM accessreq.request_status WHERE account_activity_item_id = '00nul'"),
+		$encoding eq 'LATIN1' ? 63 : 0xef, "$encoding: U+0000 is replaced by what the encoding has");
+	is($s->run("SELECT count(convert_to(account_activity_item_id, 'UTF8')), count(convert_to(cursor::text, 'UTF8')) FROM accessreq.quarantined_item, accessreq.sync_run")->{sqlstate}, '', "$encoding: nothing that is no text is in a text column");
 	note("$encoding: $stored stored, $bad in quarantine");
 	is($named, 't', "$encoding: with a reason") if $bad;
 	note($s->value("SELECT DISTINCT error_code || ' ' || error FROM accessreq.quarantined_item LIMIT 3"));

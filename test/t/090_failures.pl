@@ -256,6 +256,24 @@ $mute->await('request', ++$asked);
 $admin->value('SELECT pg_cancel_backend(' . $victim->backend . ')');
 is($victim->finish->{sqlstate}, '57014', 'cancel_many: cancelled');
 one_line('many-1', $interrupted->('cancel_many', $mute_server, join(', ', map { "many-$_" } 1 .. 12)), 'cancel_many');
+# a PUT is sent again, and the last answer is lost
+my $hanging_up = new_listener(
+	sub {
+		my ($socket, $n, $note) = @_;
+		my $request = read_request($socket) // return;
+		$note->('request', $request);
+		hang_up($socket);
+	});
+my $put_server = server_at($hanging_up->url);
+$session->run('SET accessreq.max_retries = 1');
+fails("SELECT accessreq.set_config('{\"put\": 1}', server => '$put_server')", '08006', qr/connection broke/, 'a PUT whose answer is lost');
+is(scalar($hanging_up->noted('request')), 2, 'a PUT whose answer is lost: sent twice');
+poll_until('its log line', sub { log_lines(qr/on server "$put_server"/) }, 10);
+like((log_lines(qr/on server "$put_server"/))[0] // '', qr/set_config by .*: answer lost;/, 'a PUT whose answer is lost: what the log says');
+$session->run('RESET accessreq.max_retries');
+# an endpoint whose pages are smaller than what is asked for
+my $small = serving(sub { my ($offset) = $_[0] =~ /offset=(\d+)/; keep(200, '[' . join(',', map { "{\"n\":$_}" } $offset + 1 .. ($offset >= 300 ? $offset : $offset + 100)) . ']') });
+is($session->value("SELECT count(*), max((v ->> 'n')::int) FROM accessreq.get('v2024/x', server => '" . server_at($small->url) . "') v"), '300|300', 'get: pages smaller than asked for are followed');
 # what had not left is not said to have
 my $no_token = server_at($mute->url, mapping => { client_id => 'c', client_secret => 's' });
 $victim->send(cancel('id-unsent', $no_token));
