@@ -7,29 +7,36 @@ PGFILEDESC = "accessreq - SailPoint access requests in SQL"
 
 OBJS = \
 	src/accessreq.o \
+	src/acted.o \
 	src/api.o \
 	src/apierror.o \
 	src/call.o \
 	src/check.o \
 	src/config.o \
+	src/filter.o \
 	src/functions.o \
 	src/guard.o \
 	src/http.o \
+	src/idset.o \
 	src/item.o \
 	src/job.o \
 	src/json.o \
+	src/life.o \
 	src/limiter.o \
 	src/loop.o \
 	src/lookup.o \
 	src/page.o \
 	src/pull.o \
 	src/quarantine.o \
+	src/requests.o \
 	src/row.o \
 	src/rowset.o \
 	src/session.o \
 	src/statement.o \
 	src/status.o \
 	src/store.o \
+	src/stored.o \
+	src/sync.o \
 	src/tables.o \
 	src/tenant.o \
 	src/token.o \
@@ -80,3 +87,6 @@ isolation-check:
 .PHONY: print-regress
 print-regress:
 	@echo $(REGRESS)
+
+# PGXS knows of no dependencies on headers
+$(OBJS): $(wildcard src/*.h)

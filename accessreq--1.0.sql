@@ -159,6 +159,12 @@ CREATE INDEX request_status_access_request_id_idx ON accessreq.request_status (a
 CREATE INDEX request_status_requested_for_id_idx ON accessreq.request_status (requested_for_id);
 CREATE INDEX request_status_state_created_idx ON accessreq.request_status (state, created);
 CREATE INDEX request_status_modified_idx ON accessreq.request_status (modified);
+-- for the windows of a scan
+CREATE INDEX request_status_created_idx ON accessreq.request_status (created);
+-- the open rows, which every cycle of a pull reads; src/tables.h has the same words
+CREATE INDEX request_status_open_idx ON accessreq.request_status (account_activity_item_id)
+	WHERE missing_since IS NULL AND (state IS NULL OR state OPERATOR(pg_catalog.<>) ALL (ARRAY['REQUEST_COMPLETED', 'CANCELLED',
+		'TERMINATED', 'REJECTED', 'PROVISIONING_FAILED', 'NOT_ALL_ITEMS_PROVISIONED', 'ERROR']::pg_catalog.text[]));
 COMMENT ON TABLE accessreq.request_status IS
 'access request statuses as last pulled, one row a requested item; an access request has one to several items with the same access_request_id';
 COMMENT ON COLUMN accessreq.request_status.server IS 'the foreign server (tenant) the row came from';
@@ -226,7 +232,7 @@ COMMENT ON TABLE accessreq.approval IS
 'the approvals of each item of request_status, in the tenant''s order (ordinal from 1)';
 COMMENT ON COLUMN accessreq.approval.status IS 'PENDING, APPROVED, REJECTED, EXPIRED, CANCELLED, ARCHIVED, or what the tenant adds';
 COMMENT ON COLUMN accessreq.approval.scheme IS 'which rule asked for this approval (APP_OWNER, MANAGER, WORKFLOW, …)';
-COMMENT ON COLUMN accessreq.approval.pending_since IS 'since when the current owner holds it, as far as this database saw; filled by the continuous sync';
+COMMENT ON COLUMN accessreq.approval.pending_since IS 'since when the current owner holds it: when we saw it come to him, or, where it was pending at first sight, the tenant''s time of its last change; null where it is not pending';
 COMMENT ON COLUMN accessreq.approval.server IS 'the foreign server (tenant) the row came from';
 COMMENT ON COLUMN accessreq.approval.account_activity_item_id IS 'the item of request_status it belongs to';
 COMMENT ON COLUMN accessreq.approval.ordinal IS 'place in the tenant''s list, from 1';
@@ -312,11 +318,11 @@ CREATE TABLE accessreq.state_change (
 	PRIMARY KEY (server, account_activity_item_id, observed_at)
 );
 COMMENT ON TABLE accessreq.state_change IS
-'each observed change of an item''s state, which the tenant itself does not keep; old_state null is the first sight of it (filled by the continuous sync)';
+'each observed change of an item''s state, which the tenant itself does not keep; old_state null is the first sight of it';
 COMMENT ON COLUMN accessreq.state_change.server IS 'the foreign server (tenant) the row came from';
 COMMENT ON COLUMN accessreq.state_change.account_activity_item_id IS 'the item of request_status it belongs to';
 COMMENT ON COLUMN accessreq.state_change.access_request_id IS 'the access request the item belongs to';
-COMMENT ON COLUMN accessreq.state_change.run_id IS 'the pull that saw it, in sync_run';
+COMMENT ON COLUMN accessreq.state_change.run_id IS 'the pull that saw it, in sync_run; null for refresh()';
 COMMENT ON COLUMN accessreq.state_change.observed_at IS 'when the request was sent that brought it, by this machine''s clock';
 COMMENT ON COLUMN accessreq.state_change.old_state IS 'null at first sight';
 COMMENT ON COLUMN accessreq.state_change.new_state IS 'the state from then on';
@@ -340,12 +346,12 @@ CREATE TABLE accessreq.approval_change (
 	PRIMARY KEY (server, account_activity_item_id, ordinal, observed_at)
 );
 COMMENT ON TABLE accessreq.approval_change IS
-'each observed change of an approval''s status or holder (filled by the continuous sync)';
+'each observed change of an approval''s status or holder; old_status null is the first sight of it';
 COMMENT ON COLUMN accessreq.approval_change.server IS 'the foreign server (tenant) the row came from';
 COMMENT ON COLUMN accessreq.approval_change.account_activity_item_id IS 'the item of request_status it belongs to';
 COMMENT ON COLUMN accessreq.approval_change.access_request_id IS 'the access request the item belongs to';
 COMMENT ON COLUMN accessreq.approval_change.ordinal IS 'place in the tenant''s list, from 1';
-COMMENT ON COLUMN accessreq.approval_change.run_id IS 'the pull that saw it, in sync_run';
+COMMENT ON COLUMN accessreq.approval_change.run_id IS 'the pull that saw it, in sync_run; null for refresh()';
 COMMENT ON COLUMN accessreq.approval_change.observed_at IS 'when the request was sent that brought it, by this machine''s clock';
 COMMENT ON COLUMN accessreq.approval_change.approval_id IS 'the tenant''s id of the approval, where it gives one';
 COMMENT ON COLUMN accessreq.approval_change.modified IS 'the tenant''s time of the change';
@@ -408,7 +414,10 @@ CREATE TABLE accessreq.sync_job (
 	timeline					integer,
 	created_watermark			timestamptz,
 	modified_watermark			timestamptz,
+	null_modified				bigint NOT NULL DEFAULT 0,
 	last_scan_at				timestamptz,
+	next_scan_at				timestamptz,
+	first_enabled_at			timestamptz,
 	failures					integer NOT NULL DEFAULT 0,
 	last_success_at				timestamptz,
 	next_attempt_at				timestamptz,
@@ -418,11 +427,14 @@ CREATE TABLE accessreq.sync_job (
 	held_by						text COLLATE "C"
 );
 COMMENT ON TABLE accessreq.sync_job IS
-'one row a server that is pulled: who owns the job and how it fares. enabled, every, reconcile_every, keep, the watermarks, next_attempt_at and held_* are for the background worker of a later release';
+'one row a server that is pulled: who owns the job and how it fares; view sync_status says what it means';
 COMMENT ON COLUMN accessreq.sync_job.owner IS 'the role that pulled first: only its pulls set tenant, last_success_at and failures, and take up an interrupted pull';
 COMMENT ON COLUMN accessreq.sync_job.origin IS 'the database this job belongs to (system identifier and database OID); accessreq.check() says when this is another, a copy';
 COMMENT ON COLUMN accessreq.sync_job.tenant IS 'the tenant behind the token at the first pull; another one under the same server is an error';
-COMMENT ON COLUMN accessreq.sync_job.last_scan_at IS 'when a full scan last finished';
+COMMENT ON COLUMN accessreq.sync_job.last_scan_at IS 'when the last full scan that finished began';
+COMMENT ON COLUMN accessreq.sync_job.next_scan_at IS 'when the next full scan is due; null: now';
+COMMENT ON COLUMN accessreq.sync_job.first_enabled_at IS 'when start_sync() first enabled it; until then another role''s start_sync() takes it over';
+COMMENT ON COLUMN accessreq.sync_job.null_modified IS 'how many rows without modified led the tenant''s order in the last cycle: where the next begins';
 COMMENT ON COLUMN accessreq.sync_job.server IS 'the foreign server (tenant)';
 COMMENT ON COLUMN accessreq.sync_job.owner_oid IS 'OID of that role: names are renamed and used again';
 COMMENT ON COLUMN accessreq.sync_job.enabled IS 'whether the background worker pulls it';
@@ -462,10 +474,12 @@ CREATE TABLE accessreq.sync_run (
 	cursor						jsonb
 );
 CREATE INDEX sync_run_server_started_idx ON accessreq.sync_run (server, started);
+CREATE INDEX sync_run_server_kind_idx ON accessreq.sync_run (server, kind, run_id);
+CREATE INDEX sync_run_unfinished_idx ON accessreq.sync_run (server) WHERE finished IS NULL;
 COMMENT ON TABLE accessreq.sync_run IS
 'one row a pull: what it saw and changed, how it ended, and where it goes on after an interruption';
 COMMENT ON COLUMN accessreq.sync_run.pid IS 'process that runs or ran it';
-COMMENT ON COLUMN accessreq.sync_run.kind IS 'full: a scan of everything';
+COMMENT ON COLUMN accessreq.sync_run.kind IS 'cycle: what may have changed; full: a scan of everything';
 COMMENT ON COLUMN accessreq.sync_run.finished IS 'null while it runs, or when its process ended without a word; the next pull then goes on from its cursor';
 COMMENT ON COLUMN accessreq.sync_run.requests IS 'requests to the tenant, tokens and retries included';
 COMMENT ON COLUMN accessreq.sync_run.replaced_characters IS 'U+0000 and lone surrogates replaced by U+FFFD, which PostgreSQL cannot store';
@@ -718,6 +732,31 @@ COMMENT ON PROCEDURE accessreq.sync(name, boolean) IS
 'pulls all statuses into request_status and its child tables now, each page committed with its cursor; an interrupted pull is taken up where it stood, full_scan => true starts anew. Not in a transaction block';
 
 -- ---------------------------------------------------------------------------
+-- Life of a server
+-- ---------------------------------------------------------------------------
+
+CREATE FUNCTION accessreq.adopt(server name)
+RETURNS void
+AS 'MODULE_PATHNAME', 'accessreq_adopt'
+LANGUAGE C VOLATILE PARALLEL UNSAFE;
+COMMENT ON FUNCTION accessreq.adopt(name) IS
+'after a restore or a copy: this database is from now on the one that pulls for the server and sends what changes its tenant';
+
+CREATE FUNCTION accessreq.rename_server(old_name name, new_name name)
+RETURNS void
+AS 'MODULE_PATHNAME', 'accessreq_rename_server'
+LANGUAGE C VOLATILE PARALLEL UNSAFE;
+COMMENT ON FUNCTION accessreq.rename_server(name, name) IS
+'after ALTER SERVER … RENAME: moves all rows from the old name to the new one';
+
+CREATE FUNCTION accessreq.forget(server name, OUT table_name text, OUT deleted bigint)
+RETURNS SETOF record
+AS 'MODULE_PATHNAME', 'accessreq_forget'
+LANGUAGE C VOLATILE PARALLEL UNSAFE ROWS 11;
+COMMENT ON FUNCTION accessreq.forget(name) IS
+'deletes all rows of a server, which need not exist any more; a row for each table with the number of rows that were deleted';
+
+-- ---------------------------------------------------------------------------
 -- Who may do what: nothing that calls out is PUBLIC's
 -- ---------------------------------------------------------------------------
 
@@ -734,6 +773,9 @@ REVOKE ALL ON FUNCTION
 	accessreq.set_config(jsonb, name),
 	accessreq.merge_config(jsonb, name),
 	accessreq.get(text, jsonb, bigint, name),
-	accessreq.refresh(text[], name)
+	accessreq.refresh(text[], name),
+	accessreq.adopt(name),
+	accessreq.rename_server(name, name),
+	accessreq.forget(name)
 FROM PUBLIC;
 REVOKE ALL ON PROCEDURE accessreq.sync(name, boolean) FROM PUBLIC;

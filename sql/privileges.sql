@@ -164,24 +164,21 @@ DELETE FROM accessreq.action;
 
 -- an error on the second page, a cancel: the role is the caller's again
 SET ROLE accessreq_test_user;
-SELECT tst.fault('status', 'access-request-status', '{"status": 500, "skip": 1, "count": -1}');
+SELECT tst.fault('status', 'access-request-status', '{"status": 500, "skip": 2, "count": -1}');
 SET accessreq.max_retries = 0;
 SET client_min_messages = error;
 \set VERBOSITY terse
 CALL accessreq.sync('acme', full_scan => true);
 \echo :LAST_ERROR_SQLSTATE
 SELECT current_user, session_user = current_user, current_setting('search_path');
-SELECT tst.fault('hang', 'access-request-status', '{"skip": 1, "count": -1}');
+SELECT tst.fault('hang', 'access-request-status', '{"skip": 2, "count": -1}');
 SET statement_timeout = '300ms';
 CALL accessreq.sync('acme', full_scan => true);
 \echo :LAST_ERROR_SQLSTATE
 RESET statement_timeout;
 SELECT current_user, session_user = current_user, current_setting('search_path');
 SELECT tst.admin('DELETE', 'fault');
--- the run goes on where it stood
-SELECT tst.forget();
 CALL accessreq.sync('acme');
-SELECT query LIKE '%accountActivityItemId\%20gt\%20%' FROM tst.asked() LIMIT 1;
 RESET ROLE;
 SELECT owner, finished IS NOT NULL, rows_seen > 0, error FROM accessreq.sync_run WHERE owner = 'accessreq_test_user' ORDER BY run_id;
 SELECT failures, last_error FROM accessreq.sync_job;

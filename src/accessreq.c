@@ -3,6 +3,9 @@
  * accessreq.c
  *	  _PG_init: settings, and shared memory when preloaded.
  *
+ * All that is shared is asked for and made here, in one place; what is in it is
+ * the business of the files that use it.
+ *
  * Nothing here touches libcurl: this also runs in the postmaster, and what a
  * library starts there would be forked into every backend.
  *
@@ -11,15 +14,21 @@
 #include "postgres.h"
 
 #include "accessreq.h"
+#include "acted.h"
 #include "fmgr.h"
 #include "limiter.h"
 #include "miscadmin.h"
+#include "storage/ipc.h"
+#include "storage/lwlock.h"
+#include "storage/shmem.h"
 #include "utils/guc.h"
 
 PG_MODULE_MAGIC;
 
 #define DEFAULT_HOSTS \
 	"*.api.identitynow.com, *.api.identitynow-demo.com, *.api.identitynowgov.com"
+
+#define MINUTES_A_DAY (24 * 60)
 
 /* A day: what takes longer is no request. */
 #define MAX_TIMEOUT_MS (24 * 60 * 60 * 1000)
@@ -32,6 +41,11 @@ int			accessreq_max_retries = 3;
 char	   *accessreq_allowed_hosts = NULL;
 bool		accessreq_enabled = true;
 bool		accessreq_log_writes = true;
+int			accessreq_run_retention = 30 * MINUTES_A_DAY;
+double		accessreq_missing_limit = 0.2;
+
+static shmem_request_hook_type prev_shmem_request_hook = NULL;
+static shmem_startup_hook_type prev_shmem_startup_hook = NULL;
 
 extern PGDLLEXPORT void _PG_init(void);
 
@@ -82,12 +96,52 @@ define_guards(void)
 							 &accessreq_log_writes, true, PGC_SUSET, 0, NULL, NULL, NULL);
 }
 
+static void
+define_pull_settings(void)
+{
+	DefineCustomIntVariable("accessreq.run_retention",
+							"How long ended pulls are kept in accessreq.sync_run.",
+							NULL,
+							&accessreq_run_retention, 30 * MINUTES_A_DAY, 1, INT_MAX / 2,
+							PGC_SIGHUP, GUC_UNIT_MIN, NULL, NULL, NULL);
+	DefineCustomRealVariable("accessreq.missing_limit",
+							 "Largest share of the open rows that one scan may mark missing.",
+							 "A token that has lost rights sees fewer rows; a scan that would mark more marks none.",
+							 &accessreq_missing_limit, 0.2, 0, 1,
+							 PGC_SUSET, 0, NULL, NULL, NULL);
+}
+
+static void
+on_shmem_request(void)
+{
+	if (prev_shmem_request_hook)
+		prev_shmem_request_hook();
+	RequestAddinShmemSpace(MAXALIGN(limiter_shmem_size()) + MAXALIGN(acted_shmem_size()));
+	RequestNamedLWLockTranche("accessreq", 1);
+}
+
+static void
+on_shmem_startup(void)
+{
+	if (prev_shmem_startup_hook)
+		prev_shmem_startup_hook();
+	LWLockAcquire(AddinShmemInitLock, LW_EXCLUSIVE);
+	limiter_shmem_init(&GetNamedLWLockTranche("accessreq")->lock);
+	acted_shmem_init();
+	LWLockRelease(AddinShmemInitLock);
+}
+
 void
 _PG_init(void)
 {
 	define_request_settings();
 	define_guards();
+	define_pull_settings();
 	MarkGUCPrefixReserved("accessreq");
-	if (process_shared_preload_libraries_in_progress)
-		limiter_init();
+	if (!process_shared_preload_libraries_in_progress)
+		return;
+	prev_shmem_request_hook = shmem_request_hook;
+	shmem_request_hook = on_shmem_request;
+	prev_shmem_startup_hook = shmem_startup_hook;
+	shmem_startup_hook = on_shmem_startup;
 }

@@ -22,5 +22,7 @@ extern int	accessreq_max_retries;
 extern char *accessreq_allowed_hosts;
 extern bool accessreq_enabled;
 extern bool accessreq_log_writes;
+extern int	accessreq_run_retention;	/* min */
+extern double accessreq_missing_limit;
 
 #endif							/* ACCESSREQ_H */

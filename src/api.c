@@ -13,6 +13,7 @@
 #include "postgres.h"
 
 #include "api.h"
+#include "filter.h"
 #include "item.h"
 #include "lib/stringinfo.h"
 #include "utils/timestamp.h"
@@ -161,54 +162,6 @@ api_ids_per_filter(const Tenant *tenant)
 {
 	/* "accessRequestId in (…)" went away with v2024 */
 	return tenant->api == API_BETA || tenant->api == API_V3 ? API_MAX_IDS_IN_FILTER : 1;
-}
-
-/* A string literal of the filter language. */
-static void
-append_literal(StringInfo buf, const char *text)
-{
-	appendStringInfoChar(buf, '"');
-	for (; *text; text++)
-	{
-		if (*text == '"' || *text == '\\')
-			appendStringInfoChar(buf, '\\');
-		appendStringInfoChar(buf, *text);
-	}
-	appendStringInfoChar(buf, '"');
-}
-
-char *
-api_filter_requests(const char *const *ids, int nids)
-{
-	StringInfoData buf;
-
-	initStringInfo(&buf);
-	appendStringInfoString(&buf, nids == 1 ? "accessRequestId eq " : "accessRequestId in (");
-	for (int i = 0; i < nids; i++)
-	{
-		if (i > 0)
-			appendStringInfoString(&buf, ", ");
-		append_literal(&buf, ids[i]);
-	}
-	if (nids != 1)
-		appendStringInfoChar(&buf, ')');
-	return buf.data;
-}
-
-char *
-api_filter_after(const char *filter, const char *id)
-{
-	StringInfoData buf;
-
-	initStringInfo(&buf);
-	if (given(filter))
-		appendStringInfoString(&buf, filter);
-	if (id != NULL)
-	{
-		appendStringInfo(&buf, "%s" ITEM_ID_KEY " gt ", buf.len > 0 ? " and " : "");
-		append_literal(&buf, id);
-	}
-	return buf.data;
 }
 
 /* -------------------------------------------------------------------- create */

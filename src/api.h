@@ -61,12 +61,8 @@ typedef struct ApiStatusQuery
 extern void api_check_status_query(const ApiStatusQuery *query);
 extern void api_status(CallSpec *spec, const Tenant *tenant, const ApiStatusQuery *query);
 
-/* A filter for these access requests; how many of them one filter may name. */
+/* How many access requests one filter may name. */
 extern int	api_ids_per_filter(const Tenant *tenant);
-extern char *api_filter_requests(const char *const *ids, int nids);
-
-/* "filter and accountActivityItemId gt id"; either may be NULL. */
-extern char *api_filter_after(const char *filter, const char *id);
 
 /* Raises 22023 where the body breaks a documented rule. */
 extern void api_check_create(const JsonValue *body);

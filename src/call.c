@@ -73,7 +73,7 @@ struct CallSet
 	HttpSet    *http;
 	dlist_head	calls;			/* that were not returned yet */
 	CallCounts	counts;
-	int64		left_at;		/* when call_wait() was last left; 0: never */
+	int64		left_at;		/* when this file was last left; 0: never */
 };
 
 struct Call
@@ -93,6 +93,7 @@ struct Call
 	int64		deadline;		/* for everything; moves for a patient call */
 	int			retries;
 	int			limited;		/* 429s so far */
+	int64		limited_us;		/* what the last of them asked for */
 	bool		renewed;		/* has a 401 been answered by a new token? */
 	uint64		token_serial;
 	char		secret_start[SECRET_START + 1]; /* of what was sent last */
@@ -367,11 +368,16 @@ handle_limited(Call *call, const HttpResponse *response)
 	bool		may = call->spec.patient ? call->limited < MAX_PATIENT_LIMITED :
 		call->limited < 1;
 
+	if (call->spec.patient && call->spec.patience_us > 0 && us > call->spec.patience_us)
+		may = false;
 	limiter_block(call->budget, us);
 	call->limited++;
+	call->limited_us = us;
 	if (may && wait_us(call, us, true))
 	{
 		call->set->counts.limited++;
+		if (call->spec.counts != NULL)
+			call->spec.counts->limited++;
 		return true;
 	}
 	end_call(call, api_error_limited(call->spec.tenant, call->spec.what, us, true));
@@ -586,6 +592,8 @@ send_request(Call *call, HttpSpec *spec)
 	spec->timeout_ms = Max(left_ms, 1);
 	spec->max_response = (size_t) accessreq_max_response_size * 1024;
 	call->set->counts.requests++;
+	if (call->spec.counts != NULL)
+		call->spec.counts->requests++;
 	call->request = http_start(call->set->http, spec, call);
 }
 
@@ -809,43 +817,36 @@ take_ended(CallSet *set, bool *any)
 	return NULL;
 }
 
+/* What can be done now: a call that has ended, or NULL; *any: are others left? */
 static Call *
-wait_any(CallSet *set, long timeout_ms)
+poll_set(CallSet *set, long *next_ms, bool *any)
 {
-	int64		until = timeout_ms >= 0 ? now_us() + timeout_ms * INT64CONST(1000) : -1;
+	HttpRequest *request;
 
-	for (;;)
-	{
-		long		wait = advance_all(set);
-		bool		any;
-		Call	   *ended = take_ended(set, &any);
-		HttpRequest *request;
-
-		if (ended != NULL || !any)
-			return ended;
-		if (until >= 0)
-		{
-			long		left = (long) ((until - now_us()) / 1000);
-
-			if (left <= 0)
-				return NULL;
-			wait = wait < 0 ? left : Min(wait, left);
-		}
-		request = http_wait(set->http, wait);
-		if (request != NULL)
-			handle_ended_request(request);
-	}
+	while ((request = http_take(set->http)) != NULL)
+		handle_ended_request(request);
+	*next_ms = advance_all(set);
+	return take_ended(set, any);
 }
 
 Call *
-call_wait(CallSet *set, long timeout_ms)
+call_wait(CallSet *set)
 {
 	Call	   *call;
+	long		next_ms;
+	bool		any;
 
 	excuse_absence(set);
-	call = wait_any(set, timeout_ms);
+	while ((call = poll_set(set, &next_ms, &any)) == NULL && any)
+		http_wait(set->http, next_ms);
 	set->left_at = now_us();
 	return call;
+}
+
+int64
+call_limited_us(const Call *call)
+{
+	return call->limited_us;
 }
 
 bool
@@ -861,7 +862,7 @@ void
 call_finish(Call *call)
 {
 	while (!call->returned)
-		(void) call_wait(call->set, -1);
+		(void) call_wait(call->set);
 }
 
 static Call *

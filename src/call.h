@@ -29,10 +29,13 @@ typedef struct CallSpec
 	const char *unknown_hint;	/* about a 404, likewise */
 	bool		patient;		/* waits for the budget and Retry-After in
 								 * full: a pull, not a session's call */
+	int64		patience_us;	/* of such a one, for a single Retry-After;
+								 * 0: any */
 	void	   *tag;
+	struct CallCounts *counts;	/* what it takes is added there too; or NULL */
 } CallSpec;
 
-/* What the calls of a set took. */
+/* What calls took. */
 typedef struct CallCounts
 {
 	int64		requests;		/* tokens and retries included */
@@ -54,9 +57,9 @@ extern void call_advance(CallSet *set);
 
 /*
  * Wait until a call of the set has ended and return it; each is returned once.
- * NULL when timeout_ms (-1: none) has passed or no call is under way.
+ * NULL when no call is under way.
  */
-extern Call *call_wait(CallSet *set, long timeout_ms);
+extern Call *call_wait(CallSet *set);
 
 /* Has its request left, or may it have?  And wait for it alone. */
 extern bool call_was_sent(const Call *call);
@@ -72,6 +75,9 @@ extern void *call_tag(const Call *call);
 extern const ApiError *call_error(const Call *call);	/* NULL: status 2xx */
 extern HttpResponse *call_response(const Call *call);	/* NULL where none */
 extern void call_free(Call *call);
+
+/* How long the tenant or the budget asks to wait, of an API_LIMITED error. */
+extern int64 call_limited_us(const Call *call);
 
 /*
  * A token for the tenant, fetched if need be, or the error.  "patient" as in

@@ -10,30 +10,19 @@
  */
 #include "postgres.h"
 
-#include "access/xact.h"
-#include "access/xlog.h"
+#include "acted.h"
 #include "api.h"
 #include "catalog/pg_type.h"
-#include "compat.h"
-#include "executor/spi.h"
 #include "funcapi.h"
-#include "job.h"
 #include "lib/stringinfo.h"
-#include "loop.h"
 #include "miscadmin.h"
-#include "nodes/parsenodes.h"
-#include "portability/instr_time.h"
 #include "row.h"
 #include "session.h"
-#include "store.h"
 #include "token.h"
 #include "utils/array.h"
 #include "utils/builtins.h"
 #include "utils/memutils.h"
 #include "utils/timestamp.h"
-
-/* How often CALL sync says how far it is. */
-#define NOTICE_INTERVAL_US USECS_PER_SEC
 
 PG_FUNCTION_INFO_V1(accessreq_create);
 PG_FUNCTION_INFO_V1(accessreq_grant_request);
@@ -41,8 +30,6 @@ PG_FUNCTION_INFO_V1(accessreq_revoke_request);
 PG_FUNCTION_INFO_V1(accessreq_cancel);
 PG_FUNCTION_INFO_V1(accessreq_cancel_many);
 PG_FUNCTION_INFO_V1(accessreq_close);
-PG_FUNCTION_INFO_V1(accessreq_refresh);
-PG_FUNCTION_INFO_V1(accessreq_sync);
 
 static void
 put_row(FunctionCallInfo fcinfo, Datum *values, bool *nulls)
@@ -103,6 +90,31 @@ put_created(FunctionCallInfo fcinfo, const char *person, const JsonValue *item,
 	nulls[5] = tracking == NULL;
 	values[5] = BoolGetDatum(existing);
 	put_row(fcinfo, values, nulls);
+}
+
+/* What was done, or may have been, is read first by the next cycle of a pull. */
+static void
+note_acted(const Session *session, Call *call, const char *const *ids, int nids)
+{
+	if (call_error(call) == NULL || call_was_sent(call))
+		acted_note(session->tenant->serverid, ids, nids);
+}
+
+static void
+note_created(const Session *session, Call *call, const JsonValue *list)
+{
+	for (const JsonValue *t = json_first(list); t != NULL; t = json_next(t))
+	{
+		const JsonValue *ids = json_get(t, "accessRequestIds");
+
+		for (const JsonValue *i = json_first(ids); i != NULL; i = json_next(i))
+		{
+			const char *id = json_string(i);
+
+			if (id != NULL)
+				note_acted(session, call, &id, 1);
+		}
+	}
 }
 
 /* newRequests or existingRequests of the answer: their number. */
@@ -200,6 +212,7 @@ accessreq_create(PG_FUNCTION_ARGS)
 	response = call_response(call);
 	json_clean(response->body, response->body_len);
 	answer = json_parse(response->body, response->body_len, CurrentMemoryContext, &problem);
+	note_created(session, call, json_get(answer, "newRequests"));
 	if (put_tracked(fcinfo, json_get(answer, "newRequests"), false) +
 		put_tracked(fcinfo, json_get(answer, "existingRequests"), true) == 0)
 		put_sent(fcinfo, body);
@@ -345,6 +358,7 @@ accessreq_cancel(PG_FUNCTION_ARGS)
 	session = session_open(fcinfo, 2, CurTransactionContext);
 	api_cancel(&spec, session->tenant, id, comment);
 	call = session_write(session, "cancel", (const char *const *) &id, 1, &spec);
+	note_acted(session, call, (const char *const *) &id, 1);
 	if (call_error(call) != NULL)
 		api_error_raise(call_error(call));
 	answer = session_answer(&spec, call, true);
@@ -474,6 +488,7 @@ run_batches(Batches *b, MakeBatch make, void *arg)
 		line = error_line(error);
 		job = job_id(b, call, &line);
 		put_outcomes(b, done, n, outcome, line, job);
+		note_acted(b->session, call, b->ids + done, n);
 		done += n;
 		if (strcmp(outcome, "not_sent") == 0)
 		{
@@ -557,242 +572,4 @@ accessreq_close(PG_FUNCTION_ARGS)
 	run_batches(&b, make_close, &args);
 	session_close(b.session);
 	return (Datum) 0;
-}
-
-/* ---------------------------------------------------------------- refresh, sync */
-
-static void
-put_refreshed(void *arg, const StoreOutcome *outcome)
-{
-	FunctionCallInfo fcinfo = (FunctionCallInfo) arg;
-	Datum		values[4] = {0};
-	bool		nulls[4] = {0};
-
-	values[0] = server_text_or_null(outcome->account_activity_item_id, &nulls[0]);
-	values[1] = server_text_or_null(outcome->access_request_id, &nulls[1]);
-	values[2] = server_text_or_null(outcome->old_state, &nulls[2]);
-	values[3] = server_text_or_null(outcome->new_state, &nulls[3]);
-	put_row(fcinfo, values, nulls);
-}
-
-static void
-require_token(Session *session, bool patient)
-{
-	const ApiError *error = call_fetch_token(session->calls, session->tenant, patient);
-
-	if (error != NULL)
-		api_error_raise(error);
-}
-
-/* refresh(access_request_ids text[], server name) */
-Datum
-accessreq_refresh(PG_FUNCTION_ARGS)
-{
-	int			nids;
-	char	  **ids = session_ids_arg(fcinfo, 0, &nids);
-	Session    *session;
-
-	PreventCommandDuringRecovery("accessreq.refresh()");
-	PreventCommandIfReadOnly("accessreq.refresh()");
-	InitMaterializedSRF(fcinfo, 0);
-	session = session_open(fcinfo, 1, CurTransactionContext);
-	if (nids > 0)
-	{
-		require_token(session, false);
-		SPI_connect();
-		loop_refresh(session->tenant, token_tenant(session->tenant), session->calls, (const char *const *) ids, nids,
-					 put_refreshed, fcinfo);
-		SPI_finish();
-	}
-	session_close(session);
-	return (Datum) 0;
-}
-
-typedef struct SyncNotice
-{
-	int64		started;
-	int64		last;
-	int64		seen_before;	/* by the run that this one takes up */
-} SyncNotice;
-
-static int64
-now_us(void)
-{
-	instr_time	now;
-
-	INSTR_TIME_SET_CURRENT(now);
-	return (int64) INSTR_TIME_GET_MICROSEC(now);
-}
-
-/* 12500 as "12,500". */
-static char *
-grouped(int64 n)
-{
-	char	   *digits = psprintf(INT64_FORMAT, n);
-	int			len = strlen(digits);
-	StringInfoData buf;
-
-	initStringInfo(&buf);
-	for (int i = 0; i < len; i++)
-	{
-		if (i > 0 && (len - i) % 3 == 0)
-			appendStringInfoChar(&buf, ',');
-		appendStringInfoChar(&buf, digits[i]);
-	}
-	return buf.data;
-}
-
-static void
-sync_progress(void *arg, const JobRun *run, PullProgress p)
-{
-	SyncNotice *notice = (SyncNotice *) arg;
-	int64		now = now_us();
-	double		rate;
-
-	if (now - notice->last < NOTICE_INTERVAL_US)
-		return;
-	notice->last = now;
-	rate = (double) (p.seen - notice->seen_before) * USECS_PER_SEC / (now - notice->started);
-	if (p.total >= p.seen && p.total > 0 && rate > 0)
-		ereport(NOTICE,
-				(errcode(ERRCODE_SUCCESSFUL_COMPLETION),
-				 errmsg("pulled %s of %s (%d%%), %s rows/s, %.0f s left",
-						grouped(p.seen), grouped(p.total), (int) (p.seen * 100 / p.total),
-						grouped((int64) rate), (p.total - p.seen) / rate)));
-	else
-		ereport(NOTICE,
-				(errcode(ERRCODE_SUCCESSFUL_COMPLETION),
-				 errmsg("pulled %s, %s rows/s", grouped(p.seen), grouped((int64) rate))));
-}
-
-static void
-sync_commit(void *arg)
-{
-	SPI_commit();
-}
-
-/* 25001 wherever a page could not be committed. */
-static void
-check_may_commit(FunctionCallInfo fcinfo)
-{
-	bool		atomic = fcinfo->context == NULL || !IsA(fcinfo->context, CallContext) ||
-		((CallContext *) fcinfo->context)->atomic;
-
-	if (atomic || IsSubTransaction())
-		ereport(ERROR,
-				(errcode(ERRCODE_ACTIVE_SQL_TRANSACTION),
-				 errmsg("accessreq.sync cannot run inside a transaction block, a function or an EXCEPTION block"),
-				 errdetail("It commits each page together with its place in the pull."),
-				 errhint("CALL it on its own, with autocommit on.")));
-}
-
-/*
- * One pull of a server at a time: wait for the one before us, and say so.
- * True where it had to wait.
- */
-static bool
-lock_pull(const Tenant *tenant)
-{
-	int			pid;
-
-	if (store_lock_pull(tenant->serverid, false))
-		return false;
-	pid = job_running_pid(tenant->server);
-	SPI_commit();
-	ereport(NOTICE,
-			(errcode(ERRCODE_SUCCESSFUL_COMPLETION),
-			 pid != 0 ?
-			 errmsg("waiting for the pull of server \"%s\" by process %d to end", tenant->server, pid) :
-			 errmsg("waiting for another pull of server \"%s\" to end", tenant->server)));
-	(void) store_lock_pull(tenant->serverid, true);
-	return true;
-}
-
-/*
- * The session of a pull, with the pull's lock.  After a wait everything is
- * looked at again: the server may have been altered or dropped, rights revoked.
- */
-static Session *
-open_pull(FunctionCallInfo fcinfo, MemoryContext cxt)
-{
-	Session    *session = session_open(fcinfo, 0, cxt);
-
-	/* from here on nothing is held while we wait, but the pull's lock */
-	SPI_commit();
-	while (lock_pull(session->tenant))
-	{
-		Oid			locked = session->tenant->serverid;
-
-		session_close(session);
-		SPI_commit();			/* a new transaction sees what others did */
-		session = session_open(fcinfo, 0, cxt);
-		SPI_commit();
-		if (session->tenant->serverid == locked)
-			break;
-		store_unlock_pull(locked);
-	}
-	return session;
-}
-
-/* An interrupted pull goes on: its first rows are not read again. */
-static void
-report_resumed(int64 seen)
-{
-	if (seen > 0)
-		ereport(NOTICE,
-				(errcode(ERRCODE_SUCCESSFUL_COMPLETION),
-				 errmsg("going on after the %s rows that an interrupted pull has stored",
-						grouped(seen)),
-				 errhint("full_scan => true starts anew.")));
-}
-
-static void
-report_result(const JobRun *run)
-{
-	ereport(NOTICE,
-			(errcode(ERRCODE_SUCCESSFUL_COMPLETION),
-			 errmsg("pulled %s rows: %s new, %s changed%s",
-					grouped(run->counts.seen), grouped(run->counts.added),
-					grouped(run->counts.changed),
-					run->counts.quarantined > 0 ?
-					psprintf(", %s quarantined", grouped(run->counts.quarantined)) : "")));
-}
-
-/*
- * sync(server name, full_scan bool): pull now, in this session.  Commits page
- * by page, so nothing is held while it waits for the tenant.
- */
-Datum
-accessreq_sync(PG_FUNCTION_ARGS)
-{
-	Session    *session;
-	JobRun	   *run;
-	SyncNotice	notice;
-	LoopHost	host = {sync_commit, sync_progress, &notice};
-	bool		full_scan = !PG_ARGISNULL(1) && PG_GETARG_BOOL(1);
-	MemoryContext cxt,
-				old;
-
-	check_may_commit(fcinfo);
-	PreventCommandDuringRecovery("accessreq.sync");
-	PreventCommandIfReadOnly("accessreq.sync");
-	/* the transaction's context would not survive the first commit */
-	cxt = AllocSetContextCreate(PortalContext, "accessreq sync", ALLOCSET_DEFAULT_SIZES);
-	old = MemoryContextSwitchTo(cxt);
-	SPI_connect_ext(SPI_OPT_NONATOMIC);
-	MemoryContextSwitchTo(cxt);
-	session = open_pull(fcinfo, cxt);
-	require_token(session, true);
-	run = job_begin(session->tenant, token_tenant(session->tenant), full_scan);
-	SPI_commit();
-	notice.started = notice.last = now_us();
-	notice.seen_before = pull_progress(pull_create(run->cursor)).seen;
-	report_resumed(notice.seen_before);
-	loop_pull(session->tenant, session->calls, run, &host);
-	store_unlock_pull(session->tenant->serverid);
-	report_result(run);
-	SPI_finish();
-	MemoryContextSwitchTo(old);
-	MemoryContextDelete(cxt);
-	PG_RETURN_VOID();
 }

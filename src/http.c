@@ -921,8 +921,8 @@ reap(void)
 	}
 }
 
-static HttpRequest *
-take_done(HttpSet *set)
+HttpRequest *
+http_take(HttpSet *set)
 {
 	dlist_iter	iter;
 
@@ -1032,7 +1032,20 @@ wait_once(long max_ms)
 	drive(events, n, timer_left() == 0);
 }
 
-HttpRequest *
+static bool
+has_done(HttpSet *set)
+{
+	dlist_iter	iter;
+
+	dlist_foreach(iter, &set->requests)
+	{
+		if (dlist_container(HttpRequest, node, iter.cur)->done)
+			return true;
+	}
+	return false;
+}
+
+void
 http_wait(HttpSet *set, long timeout_ms)
 {
 	instr_time	start;
@@ -1040,20 +1053,19 @@ http_wait(HttpSet *set, long timeout_ms)
 	INSTR_TIME_SET_CURRENT(start);
 	for (;;)
 	{
-		HttpRequest *r;
 		instr_time	now;
 		long		left = MAX_WAIT_MS;
 
 		CHECK_FOR_INTERRUPTS();
-		if ((r = take_done(set)) != NULL)
-			return r;
+		if (has_done(set))
+			return;
 		if (timeout_ms >= 0)
 		{
 			INSTR_TIME_SET_CURRENT(now);
 			INSTR_TIME_SUBTRACT(now, start);
 			left = timeout_ms - (long) INSTR_TIME_GET_MILLISEC(now);
 			if (left <= 0)
-				return NULL;
+				return;
 		}
 		wait_once(Min(left, MAX_WAIT_MS));
 	}

@@ -87,12 +87,14 @@ extern HttpSet *http_open(MemoryContext parent);
 extern HttpRequest *http_start(HttpSet *set, const HttpSpec *spec, void *tag);
 extern void *http_tag(HttpRequest *request);
 
+/* A request of the set that has ended, or NULL; each is returned once. */
+extern HttpRequest *http_take(HttpSet *set);
+
 /*
- * Wait until a request of the set has ended, and return it; NULL when
- * timeout_ms has passed (-1: no limit).  With nothing under way it just waits.
- * Each request is returned once.
+ * Wait until a request of the set has ended, or timeout_ms have passed (-1: no
+ * limit).  With nothing under way it just waits.
  */
-extern HttpRequest *http_wait(HttpSet *set, long timeout_ms);
+extern void http_wait(HttpSet *set, long timeout_ms);
 
 extern HttpResponse *http_response(HttpRequest *request);
 

@@ -8,12 +8,19 @@
  * with the owner's mapping moves the job's marks: a token with fewer rights
  * sees fewer rows.
  *
+ * A cycle that finds nothing new writes two rows, one of sync_run at its end and
+ * one of sync_job; so its row in sync_run is made with its first change, or at
+ * the end.  A scan, which may take long and be taken up, has its from the start.
+ *
  *-------------------------------------------------------------------------
  */
 #include "postgres.h"
 
 #include "access/xlog.h"
+#include "accessreq.h"
+#include "catalog/pg_foreign_server.h"
 #include "catalog/pg_type.h"
+#include "commands/async.h"
 #include "compat.h"
 #include "executor/spi.h"
 #include "job.h"
@@ -26,7 +33,18 @@
 #include "utils/timestamp.h"
 #include "writer.h"
 
-#define MAX_ARGS 16
+#define MAX_ARGS 20
+
+/*
+ * Pauses after failures: the job's own "every", but at least the first, doubled
+ * each time up to the last.
+ */
+#define FIRST_RETRY "1 second"
+#define LAST_RETRY "10 minutes"
+#define MAX_DOUBLINGS 20
+
+/* Who listens hears of each page that changed something. */
+#define NOTIFY_CHANNEL "accessreq"
 
 /* Arguments of a statement, built up one by one. */
 typedef struct Args
@@ -70,11 +88,17 @@ run_sql(const char *sql, Args *args, int expected)
 	return SPI_processed;
 }
 
-/* A column of the first row of the last result, palloc'd in the caller's. */
-static char *
-result_text(int column)
+static void
+add_time(Args *args, TimestampTz t)
 {
-	char	   *value = SPI_getvalue(SPI_tuptable->vals[0], SPI_tuptable->tupdesc, column);
+	add_arg(args, TIMESTAMPTZOID, TimestampTzGetDatum(t), t == DT_NOBEGIN);
+}
+
+/* A column of a row of the last result, palloc'd in the caller's context. */
+static char *
+row_value(uint64 row, int column)
+{
+	char	   *value = SPI_getvalue(SPI_tuptable->vals[row], SPI_tuptable->tupdesc, column);
 	char	   *copy = NULL;
 
 	if (value != NULL)
@@ -83,6 +107,30 @@ result_text(int column)
 		strcpy(copy, value);
 	}
 	return copy;
+}
+
+static char *
+result_text(int column)
+{
+	return row_value(0, column);
+}
+
+static TimestampTz
+result_time(uint64 row, int column)
+{
+	bool		isnull;
+	Datum		value = SPI_getbinval(SPI_tuptable->vals[row], SPI_tuptable->tupdesc,
+									  column, &isnull);
+
+	return isnull ? DT_NOBEGIN : DatumGetTimestampTz(value);
+}
+
+static bool
+result_true(uint64 row, int column)
+{
+	char	   *value = SPI_getvalue(SPI_tuptable->vals[row], SPI_tuptable->tupdesc, column);
+
+	return value != NULL && value[0] == 't';
 }
 
 /* --------------------------------------------------------------------- the job */
@@ -102,11 +150,11 @@ job_tenant_name(const Tenant *tenant, const char *token_says)
 }
 
 /*
- * Make the job's row, or give one without an owner to the caller.  The pull's
- * lock is held, so no other pull does the same now.
+ * Make the job's row, or give one without an owner to the caller.  Two may do so
+ * at once: the key decides.
  */
 static void
-claim_job(const Tenant *tenant)
+insert_job(const Tenant *tenant)
 {
 	Args		args = {0};
 
@@ -125,27 +173,57 @@ typedef struct JobRow
 	bool		found;
 	bool		is_owner;
 	bool		keep_raw;
+	char	   *owner;
+	char	   *origin;
 	char	   *tenant;
+	bool		scan_due;
+	bool		first;
+	TimestampTz keep_since;
+	PullMarks	marks;
 } JobRow;
+
+/*
+ * A scan is due at its time, and where the owner's last one was broken off: a
+ * run that nobody ended, or that an error ended which may pass.
+ */
+#define LAST_SCAN_UNFINISHED \
+	"coalesce((SELECT r.cursor IS NOT NULL AND (r.finished IS NULL OR r.error IS NOT NULL)" \
+	" FROM accessreq.sync_run r WHERE r.server = j.server AND r.owner = j.owner" \
+	" AND r.kind = 'full' ORDER BY r.run_id DESC LIMIT 1), false)"
 
 static JobRow
 read_job(const char *server, Oid userid)
 {
 	JobRow		row = {0};
 	Args		args = {0};
+	char	   *nulls;
 
 	row.keep_raw = true;
+	row.keep_since = DT_NOBEGIN;
 	add_text(&args, server);
 	add_arg(&args, OIDOID, ObjectIdGetDatum(userid), false);
 	add_text(&args, OidIsValid(userid) ? GetUserNameFromId(userid, false) : "");
-	if (run_sql("SELECT keep_raw, tenant,"
-				" coalesce(owner_oid = $2 AND owner = $3, false)"
-				" FROM accessreq.sync_job WHERE server = $1", &args, SPI_OK_SELECT) == 0)
+	if (run_sql("SELECT keep_raw, tenant, coalesce(owner_oid = $2 AND owner = $3, false),"
+				" origin, last_scan_at IS NULL,"
+				" last_scan_at IS NULL OR next_scan_at IS NULL"
+				" OR next_scan_at <= pg_catalog.clock_timestamp() OR " LAST_SCAN_UNFINISHED ","
+				" pg_catalog.clock_timestamp() - keep, created_watermark, modified_watermark,"
+				" null_modified, owner"
+				" FROM accessreq.sync_job j WHERE server = $1", &args, SPI_OK_SELECT) == 0)
 		return row;
 	row.found = true;
-	row.keep_raw = strcmp(result_text(1), "t") == 0;
+	row.keep_raw = result_true(0, 1);
 	row.tenant = result_text(2);
-	row.is_owner = strcmp(result_text(3), "t") == 0;
+	row.is_owner = result_true(0, 3);
+	row.origin = result_text(4);
+	row.first = result_true(0, 5);
+	row.scan_due = result_true(0, 6);
+	row.keep_since = result_time(0, 7);
+	row.marks.created_watermark = result_time(0, 8);
+	row.marks.modified_watermark = result_time(0, 9);
+	nulls = result_text(10);
+	row.marks.null_modified = nulls ? strtoll(nulls, NULL, 10) : 0;
+	row.owner = result_text(11);
 	return row;
 }
 
@@ -160,7 +238,21 @@ check_tenant(const Tenant *tenant, const char *known, const char *name)
 			 errmsg("server \"%s\" leads to another tenant than the one its rows came from",
 					tenant->server),
 			 errdetail("The rows are of tenant \"%s\", the token is for \"%s\".", known, name),
-			 errhint("Create another server for the other tenant. doc/operations.md says how to delete all rows of a server.")));
+			 errhint("Create another server for the other tenant, or accessreq.forget() the rows of this one.")));
+}
+
+/* A copy of a database must not act for its original. */
+static void
+check_origin(const char *server, const char *origin)
+{
+	if (origin == NULL || strcmp(origin, job_origin_here()) == 0)
+		return;
+	ereport(ERROR,
+			(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
+			 errmsg("server \"%s\" belongs to another database, of which this one is a copy or a restore",
+					server),
+			 errdetail("Nothing is pulled, and nothing is sent that changes the tenant."),
+			 errhint("If this is now the database that does so, call accessreq.adopt('%s').", server)));
 }
 
 void
@@ -192,16 +284,18 @@ char *
 job_origin(const char *server)
 {
 	WriterState state;
-	Args		args = {0};
-	char	   *origin = NULL;
+	JobRow		row;
 
 	writer_enter_to_read(&state);
-	add_text(&args, server);
-	if (run_sql("SELECT origin FROM accessreq.sync_job WHERE server = $1",
-				&args, SPI_OK_SELECT) > 0)
-		origin = result_text(1);
+	row = read_job(server, InvalidOid);
 	writer_leave(&state);
-	return origin;
+	return row.origin;
+}
+
+void
+job_check_origin(const char *server)
+{
+	check_origin(server, job_origin(server));
 }
 
 static void
@@ -215,13 +309,35 @@ remember_tenant(const char *server, const char *name)
 			&args, SPI_OK_UPDATE);
 }
 
+JobDue
+job_claim(const Tenant *tenant, const char *tenant_name)
+{
+	const char *name = job_tenant_name(tenant, tenant_name);
+	JobDue		due = {0};
+	WriterState state;
+	JobRow		row;
+
+	writer_enter(&state);
+	row = read_job(tenant->server, tenant->userid);
+	if (!row.found || row.owner == NULL)
+	{
+		insert_job(tenant);
+		row = read_job(tenant->server, tenant->userid);
+	}
+	check_origin(tenant->server, row.origin);
+	check_tenant(tenant, row.tenant, name);
+	if (row.is_owner && row.tenant == NULL)
+		remember_tenant(tenant->server, name);
+	writer_leave(&state);
+	due.is_owner = row.is_owner;
+	due.scan = row.scan_due || !row.is_owner;
+	due.first = row.first;
+	return due;
+}
+
 /* --------------------------------------------------------------------- the run */
 
-/*
- * The cursor of the owner's last run, or NULL where that run is
- * complete.  One that an error ended can be taken up as well as one that
- * nobody ended.
- */
+/* The cursor of the owner's last scan, or NULL where that is complete. */
 static char *
 last_cursor(const char *server, const char *owner)
 {
@@ -254,135 +370,261 @@ close_old_runs(const char *server)
 }
 
 static int64
-insert_run(const Tenant *tenant, const char *cursor, TimestampTz started)
+next_run_id(void)
 {
 	Args		args = {0};
 
-	add_text(&args, tenant->server);
-	add_text(&args, GetUserNameFromId(tenant->userid, false));
-	add_arg(&args, INT4OID, Int32GetDatum(MyProcPid), false);
-	add_arg(&args, TIMESTAMPTZOID, TimestampTzGetDatum(started), false);
-	add_text(&args, cursor);
-	run_sql("INSERT INTO accessreq.sync_run (server, owner, pid, kind, started, cursor)"
-			" VALUES ($1, $2, $3, 'full', $4, $5::pg_catalog.jsonb) RETURNING run_id",
-			&args, SPI_OK_INSERT_RETURNING);
+	run_sql("SELECT pg_catalog.nextval('accessreq.sync_run_run_id_seq')", &args, SPI_OK_SELECT);
 	return strtoll(result_text(1), NULL, 10);
 }
 
+/* The numbers of a run, in the order of RUN_COUNTS. */
+static void
+add_counts(Args *args, const JobRun *run)
+{
+	add_int8(args, run->run_id);
+	add_int8(args, run->pages);
+	add_int8(args, run->calls.requests);
+	add_int8(args, run->counts.seen);
+	add_int8(args, run->counts.added);
+	add_int8(args, run->counts.changed);
+	add_int8(args, run->missing);
+	add_int8(args, run->counts.quarantined);
+	add_int8(args, run->counts.replaced);
+	add_int8(args, run->calls.limited);
+}
+
+#define RUN_COUNTS \
+	"run_id, pages, requests, rows_seen, rows_new, rows_changed, rows_missing," \
+	" rows_quarantined, replaced_characters, rate_limited_waits"
+#define RUN_COUNTS_VALUES "$1, $2, $3, $4, $5, $6, $7, $8, $9, $10"
+#define UPDATE_RUN \
+	"UPDATE accessreq.sync_run SET pages = $2, requests = $3, rows_seen = $4," \
+	" rows_new = $5, rows_changed = $6, rows_missing = $7, rows_quarantined = $8," \
+	" replaced_characters = $9, rate_limited_waits = $10"
+
+/* The run's row, made; "finished" and "error" of one that is over already. */
+static void
+insert_run(JobRun *run, TimestampTz finished, const char *error)
+{
+	Args		args = {0};
+
+	add_counts(&args, run);
+	add_text(&args, run->server);
+	add_text(&args, run->owner);
+	add_arg(&args, INT4OID, Int32GetDatum(MyProcPid), false);
+	add_text(&args, run->kind == PULL_SCAN ? "full" : "cycle");
+	add_time(&args, run->started);
+	add_text(&args, run->cursor);
+	add_time(&args, finished);
+	add_text(&args, error);
+	run_sql("INSERT INTO accessreq.sync_run (" RUN_COUNTS ", server, owner, pid, kind, started,"
+			" cursor, finished, error) OVERRIDING SYSTEM VALUE"
+			" VALUES (" RUN_COUNTS_VALUES ", $11, $12, $13, $14, $15, $16::pg_catalog.jsonb, $17, $18)",
+			&args, SPI_OK_INSERT);
+	run->noted = true;
+}
+
 JobRun *
-job_begin(const Tenant *tenant, const char *tenant_name, bool full_scan)
+job_begin(const Tenant *tenant, PullKind kind, bool fresh)
 {
 	JobRun	   *run = palloc0(sizeof(JobRun));
 	MemoryContext cxt = CurrentMemoryContext;
-	const char *name = job_tenant_name(tenant, tenant_name);
+	const char *owner = GetUserNameFromId(tenant->userid, false);
 	char	   *cursor = NULL;
 	WriterState state;
 	JobRow		job;
 
 	writer_enter(&state);
-	claim_job(tenant);
 	job = read_job(tenant->server, tenant->userid);
-	check_tenant(tenant, job.tenant, name);
-	if (job.is_owner)
-	{
-		if (job.tenant == NULL)
-			remember_tenant(tenant->server, name);
-		if (!full_scan)
-			cursor = last_cursor(tenant->server, GetUserNameFromId(tenant->userid, false));
-	}
+	if (job.is_owner && kind == PULL_SCAN && !fresh)
+		cursor = last_cursor(tenant->server, owner);
 	close_old_runs(tenant->server);
-	run->started = GetCurrentTimestamp();
-	run->run_id = insert_run(tenant, cursor, run->started);
-	writer_leave(&state);
-
+	run->kind = kind;
 	run->server = MemoryContextStrdup(cxt, tenant->server);
+	run->owner = MemoryContextStrdup(cxt, owner);
 	run->is_owner = job.is_owner;
 	run->keep_raw = job.keep_raw;
-	/* as pull_cursor() wrote it */
+	run->keep_since = job.keep_since;
+	run->marks = job.marks;
+	run->started = GetCurrentTimestamp();
+	run->run_id = next_run_id();
 	if (cursor != NULL)
-		run->cursor = MemoryContextStrdup(cxt, pg_server_to_any(cursor, strlen(cursor), PG_UTF8));
+		run->cursor = MemoryContextStrdup(cxt, cursor);
+	if (kind == PULL_SCAN)
+		insert_run(run, DT_NOBEGIN, NULL);
+	writer_leave(&state);
 	return run;
 }
 
-/* $1 is the run; the numbers follow in the order of UPDATE_RUN. */
-#define UPDATE_RUN \
-	"UPDATE accessreq.sync_run SET pages = $2, requests = $3, rows_seen = $4," \
-	" rows_new = $5, rows_changed = $6, rows_quarantined = $7," \
-	" replaced_characters = $8, rate_limited_waits = $9"
-
-static void
-add_counts(Args *args, const JobRun *run, const CallCounts *calls)
+void
+job_note_run(JobRun *run)
 {
-	add_int8(args, run->run_id);
-	add_int8(args, run->pages);
-	add_int8(args, calls->requests);
-	add_int8(args, run->counts.seen);
-	add_int8(args, run->counts.added);
-	add_int8(args, run->counts.changed);
-	add_int8(args, run->counts.quarantined);
-	add_int8(args, run->counts.replaced);
-	add_int8(args, calls->limited);
+	WriterState state;
+
+	if (run->noted)
+		return;
+	writer_enter(&state);
+	insert_run(run, DT_NOBEGIN, NULL);
+	writer_leave(&state);
 }
 
 void
-job_note_page(const JobRun *run, const CallCounts *calls, const char *cursor)
+job_note_page(JobRun *run, const char *cursor)
 {
 	Args		args = {0};
 	WriterState state;
 
 	writer_enter(&state);
-	add_counts(&args, run, calls);
-	add_arg(&args, TEXTOID, row_text(cursor, strlen(cursor)), false);
-	run_sql(UPDATE_RUN ", cursor = $10::pg_catalog.jsonb WHERE run_id = $1", &args, SPI_OK_UPDATE);
+	add_counts(&args, run);
+	add_text(&args, cursor);
+	run_sql(UPDATE_RUN ", cursor = coalesce($11::pg_catalog.jsonb, cursor) WHERE run_id = $1",
+			&args, SPI_OK_UPDATE);
 	writer_leave(&state);
 }
 
+/* -------------------------------------------------------------------- its end */
+
 static void
-note_job_result(const JobRun *run, const char *error)
+end_run(JobRun *run, const char *error, bool forget_cursor)
 {
 	Args		args = {0};
 
-	add_text(&args, run->server);
+	if (!run->noted)
+	{
+		insert_run(run, GetCurrentTimestamp(), error);
+		return;
+	}
+	add_counts(&args, run);
 	add_text(&args, error);
-	/* one that was taken up has read its first rows long ago */
-	add_arg(&args, BOOLOID, BoolGetDatum(run->cursor == NULL), false);
-	run_sql("UPDATE accessreq.sync_job SET last_error = $2,"
-			" failures = CASE WHEN $2 IS NULL THEN 0 ELSE failures + 1 END,"
-			" last_success_at = CASE WHEN $2 IS NULL THEN pg_catalog.clock_timestamp()"
-			" ELSE last_success_at END,"
-			" last_scan_at = CASE WHEN $2 IS NULL AND $3 THEN pg_catalog.clock_timestamp()"
-			" ELSE last_scan_at END"
+	add_arg(&args, BOOLOID, BoolGetDatum(forget_cursor), false);
+	run_sql(UPDATE_RUN ", finished = pg_catalog.clock_timestamp(), error = $11,"
+			" cursor = CASE WHEN $12 THEN NULL ELSE cursor END WHERE run_id = $1",
+			&args, SPI_OK_UPDATE);
+}
+
+void
+job_succeed(JobRun *run, const PullMarks *marks, TimestampTz scan_started)
+{
+	Args		args = {0};
+	WriterState state;
+
+	writer_enter(&state);
+	end_run(run, NULL, false);
+	if (run->is_owner)
+	{
+		add_text(&args, run->server);
+		add_time(&args, run->started);
+		add_time(&args, marks->created_watermark);
+		add_time(&args, marks->modified_watermark);
+		add_arg(&args, INT8OID, Int64GetDatum(marks->null_modified), marks->null_modified < 0);
+		add_time(&args, scan_started);
+		/* watermarks never go back: a scan that began before a cycle ends after it */
+		run_sql("UPDATE accessreq.sync_job SET failures = 0, last_error = NULL,"
+				" retry_after = NULL, last_success_at = pg_catalog.clock_timestamp(),"
+				" next_attempt_at = greatest($2 + every, pg_catalog.clock_timestamp()),"
+				" created_watermark = greatest(created_watermark, $3),"
+				" modified_watermark = greatest(modified_watermark, $4),"
+				" null_modified = coalesce($5, null_modified),"
+				" last_scan_at = coalesce($6, last_scan_at),"
+				" next_scan_at = CASE WHEN $6 IS NULL THEN next_scan_at"
+				" ELSE pg_catalog.clock_timestamp() + reconcile_every END"
+				" WHERE server = $1", &args, SPI_OK_UPDATE);
+	}
+	writer_leave(&state);
+}
+
+/* A job's failure: noted, and when it is tried again. */
+static void
+fail_job(const char *server, const char *error, int64 retry_us, bool next_scan)
+{
+	Args		args = {0};
+
+	add_text(&args, server);
+	add_text(&args, error);
+	add_arg(&args, FLOAT8OID, Float8GetDatum((double) retry_us / USECS_PER_SEC), false);
+	add_arg(&args, BOOLOID, BoolGetDatum(next_scan), false);
+	run_sql("UPDATE accessreq.sync_job SET failures = failures + 1, last_error = $2,"
+			" retry_after = CASE WHEN $3 > 0 THEN pg_catalog.clock_timestamp()"
+			" + $3 * interval '1 second' END,"
+			" next_attempt_at = pg_catalog.clock_timestamp() + greatest($3 * interval '1 second',"
+			" least(interval '" LAST_RETRY "', greatest(every, interval '" FIRST_RETRY "')"
+			" * pg_catalog.power(2::float8, least(failures, " CppAsString2(MAX_DOUBLINGS) ")))),"
+			" next_scan_at = CASE WHEN $4 THEN pg_catalog.clock_timestamp() + reconcile_every"
+			" ELSE next_scan_at END"
 			" WHERE server = $1", &args, SPI_OK_UPDATE);
 }
 
 void
-job_finish(const JobRun *run, const CallCounts *calls, const char *error)
+job_fail(JobRun *run, const char *error, int64 retry_us, bool again)
 {
-	Args		args = {0};
 	WriterState state;
 
 	writer_enter(&state);
-	add_counts(&args, run, calls);
-	add_text(&args, error);
-	run_sql(UPDATE_RUN ", finished = pg_catalog.clock_timestamp(), error = $10"
-			" WHERE run_id = $1", &args, SPI_OK_UPDATE);
+	end_run(run, error, !again);
 	if (run->is_owner)
-		note_job_result(run, error);
+		fail_job(run->server, error, retry_us, run->kind == PULL_SCAN && !again);
 	writer_leave(&state);
 }
 
+/* By its lock: a cycle has no row in sync_run before it finds something. */
 int
-job_running_pid(const char *server)
+job_running_pid(Oid serverid)
 {
 	WriterState state;
 	Args		args = {0};
 	char	   *pid = NULL;
 
 	writer_enter_to_read(&state);
-	add_text(&args, server);
-	if (run_sql("SELECT pid FROM accessreq.sync_run WHERE server = $1 AND finished IS NULL"
-				" ORDER BY run_id DESC LIMIT 1", &args, SPI_OK_SELECT) > 0)
+	add_arg(&args, OIDOID, ObjectIdGetDatum(MyDatabaseId), false);
+	add_arg(&args, OIDOID, ObjectIdGetDatum(ForeignServerRelationId), false);
+	add_arg(&args, OIDOID, ObjectIdGetDatum(serverid), false);
+	add_arg(&args, INT4OID, Int32GetDatum(STORE_LOCK_PULL), false);
+	if (run_sql("SELECT pid FROM pg_catalog.pg_locks WHERE locktype = 'object' AND database = $1"
+				" AND classid = $2 AND objid = $3 AND objsubid = $4 AND granted LIMIT 1",
+				&args, SPI_OK_SELECT) > 0)
 		pid = result_text(1);
 	writer_leave(&state);
 	return pid ? atoi(pid) : 0;
+}
+
+/* ------------------------------------------------------------------- besides */
+
+void
+job_notify(const char *server, int64 run_id, const StoreCounts *page)
+{
+	StringInfoData buf;
+
+	if (page->added + page->changed == 0)
+		return;
+	initStringInfo(&buf);
+	appendStringInfoString(&buf, "{\"server\":");
+	json_append_string(&buf, server);
+	if (run_id != 0)
+		appendStringInfo(&buf, ",\"run\":" INT64_FORMAT, run_id);
+	else
+		appendStringInfoString(&buf, ",\"run\":null");
+	appendStringInfo(&buf, ",\"new\":" INT64_FORMAT ",\"changed\":" INT64_FORMAT "}",
+					 page->added, page->changed);
+	Async_Notify(NOTIFY_CHANNEL, buf.data);
+}
+
+int64
+job_expire_runs(int most)
+{
+	WriterState state;
+	Args		args = {0};
+	int64		n;
+
+	writer_enter(&state);
+	add_arg(&args, FLOAT8OID, Float8GetDatum((double) accessreq_run_retention), false);
+	add_arg(&args, INT4OID, Int32GetDatum(most), false);
+	/* the oldest have the lowest numbers: no index is needed to find them */
+	n = run_sql("DELETE FROM accessreq.sync_run WHERE run_id = ANY (ARRAY("
+				"SELECT run_id FROM (SELECT run_id, finished FROM accessreq.sync_run"
+				" ORDER BY run_id LIMIT $2) r"
+				" WHERE finished < pg_catalog.clock_timestamp() - $1 * interval '1 minute'))",
+				&args, SPI_OK_DELETE);
+	writer_leave(&state);
+	return n;
 }

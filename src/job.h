@@ -1,8 +1,8 @@
 /*-------------------------------------------------------------------------
  *
  * job.h
- *	  The rows of sync_job and sync_run: whose pull it is, where it stands, and
- *	  how it ended.
+ *	  The rows of sync_job and sync_run: whose pull it is, what is due, where
+ *	  it stands, and how it ended.
  *
  * All of this runs in the current transaction, with SPI connected; it writes
  * as the tables' owner, as store.c does.
@@ -13,47 +13,91 @@
 #define ACCESSREQ_JOB_H
 
 #include "call.h"
+#include "pull.h"
 #include "store.h"
 #include "tenant.h"
+
+/* What a caller of sync() may and should do now. */
+typedef struct JobDue
+{
+	bool		is_owner;
+	bool		scan;			/* a scan is due, or one has to be taken up */
+	bool		first;			/* no scan has ever finished */
+} JobDue;
 
 typedef struct JobRun
 {
 	int64		run_id;
+	bool		noted;			/* has it a row in sync_run? */
+	PullKind	kind;
 	const char *server;
+	const char *owner;			/* the role that runs it */
 	bool		is_owner;		/* runs with the mapping of the job's owner */
 	bool		keep_raw;
+	TimestampTz keep_since;		/* closed items that are older are not kept;
+								 * DT_NOBEGIN: all are */
 	char	   *cursor;			/* to go on from, or NULL */
+	PullMarks	marks;			/* what a cycle goes on from */
 	StoreCounts counts;
+	CallCounts	calls;
+	int64		missing;
 	int64		pages;
 	TimestampTz started;
 } JobRun;
 
 /*
- * Begin a pull: make the job's row where there is none, check that the tenant
- * is the one it was, and open a run.  Unless full_scan, an unfinished run of
- * the job's owner is taken up.  "tenant_name" is what the token said, or NULL.
- * Allocated in the current memory context.  Raises 55000 for another tenant.
+ * Make the job's row where there is none, and give one without an owner to the
+ * caller.  "tenant_name" is what the token said, or NULL.  Raises 55000 where
+ * the job belongs to another database, or the token is for another tenant.
  */
-extern JobRun *job_begin(const Tenant *tenant, const char *tenant_name, bool full_scan);
+extern JobDue job_claim(const Tenant *tenant, const char *tenant_name);
 
-/* A page was stored: note it with the cursor, in the page's transaction. */
-extern void job_note_page(const JobRun *run, const CallCounts *calls, const char *cursor);
+/*
+ * Begin a run.  One that nobody ended is ended as interrupted; unless "fresh" a
+ * scan of the job's owner is taken up.  Allocated in the current context.
+ */
+extern JobRun *job_begin(const Tenant *tenant, PullKind kind, bool fresh);
 
-/* The run is over, with an error or none (NULL). */
-extern void job_finish(const JobRun *run, const CallCounts *calls, const char *error);
+/*
+ * Make the run's row where it has none yet: with its first change, so that what
+ * refers to it finds it.
+ */
+extern void job_note_run(JobRun *run);
+
+/* A page was stored: note it, in the page's transaction.  "cursor" or NULL. */
+extern void job_note_page(JobRun *run, const char *cursor);
+
+/* The run is over, well, with the marks for the next cycle. */
+extern void job_succeed(JobRun *run, const PullMarks *marks, TimestampTz scan_started);
+
+/*
+ * It is over with an error; it is tried again after a while that doubles, but
+ * not before retry_us.  "again": a scan that failed by what it found is not
+ * tried before the next is due.
+ */
+extern void job_fail(JobRun *run, const char *error, int64 retry_us, bool again);
 
 /* Is raw kept for this server?  And does the job know another tenant (55000)? */
 extern bool job_keep_raw(const char *server);
 extern void job_check_tenant(const Tenant *tenant, const char *tenant_name);
 
+/* Raises 55000 where the job, if there is one, belongs to another database. */
+extern void job_check_origin(const char *server);
+
+/* What the job remembers as its tenant where the token does not say. */
+extern const char *job_tenant_name(const Tenant *tenant, const char *token_says);
+
 /* Where the job of a server belongs, or NULL where there is none; and here. */
 extern char *job_origin(const char *server);
 extern char *job_origin_here(void);
 
-/* The pid of the process that pulls a server, 0 where none says so. */
-extern int	job_running_pid(const char *server);
+/* The pid of the process that holds the lock of a server's pull, or 0. */
+extern int	job_running_pid(Oid serverid);
 
-/* What the job remembers as its tenant where the token does not say. */
-extern const char *job_tenant_name(const Tenant *tenant, const char *token_says);
+/* Tell who listens that a page changed something. */
+extern void job_notify(const char *server, int64 run_id, const StoreCounts *page);
+
+/* Delete runs that ended before accessreq.run_retention, a batch; how many. */
+extern int64 job_expire_runs(int most);
 
 #endif							/* ACCESSREQ_JOB_H */

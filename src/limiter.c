@@ -22,9 +22,7 @@
 #include "common/hashfn.h"
 #include "datatype/timestamp.h"
 #include "limiter.h"
-#include "miscadmin.h"
 #include "port.h"
-#include "storage/ipc.h"
 #include "storage/lwlock.h"
 #include "storage/shmem.h"
 
@@ -68,8 +66,6 @@ typedef struct LimiterState
 
 static LimiterState *state = NULL;
 static bool shared = false;
-static shmem_request_hook_type prev_shmem_request_hook = NULL;
-static shmem_startup_hook_type prev_shmem_startup_hook = NULL;
 
 /* ------------------------------------------------------------------- memory */
 
@@ -82,41 +78,25 @@ init_seed(LimiterState *s)
 				 errmsg("could not generate a random hash key")));
 }
 
-static void
-on_shmem_request(void)
+Size
+limiter_shmem_size(void)
 {
-	if (prev_shmem_request_hook)
-		prev_shmem_request_hook();
-	RequestAddinShmemSpace(MAXALIGN(sizeof(LimiterState)));
-	RequestNamedLWLockTranche("accessreq", 1);
+	return sizeof(LimiterState);
 }
 
-static void
-on_shmem_startup(void)
+void
+limiter_shmem_init(LWLock *lock)
 {
 	bool		found;
 
-	if (prev_shmem_startup_hook)
-		prev_shmem_startup_hook();
-	LWLockAcquire(AddinShmemInitLock, LW_EXCLUSIVE);
 	state = ShmemInitStruct("accessreq limiter", sizeof(LimiterState), &found);
 	if (!found)
 	{
 		memset(state, 0, sizeof(LimiterState));
 		init_seed(state);
-		state->lock = &GetNamedLWLockTranche("accessreq")->lock;
+		state->lock = lock;
 	}
-	LWLockRelease(AddinShmemInitLock);
 	shared = true;
-}
-
-void
-limiter_init(void)
-{
-	prev_shmem_request_hook = shmem_request_hook;
-	shmem_request_hook = on_shmem_request;
-	prev_shmem_startup_hook = shmem_startup_hook;
-	shmem_startup_hook = on_shmem_startup;
 }
 
 bool

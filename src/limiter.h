@@ -10,6 +10,7 @@
 #define ACCESSREQ_LIMITER_H
 
 #include "postgres.h"
+#include "storage/lwlock.h"
 
 /* What shares a budget: a client of an endpoint and an API version, hashed. */
 typedef struct LimiterKey
@@ -41,7 +42,8 @@ extern int	limiter_left(LimiterKey key, int rate_limit);
 /* Do all processes share it? */
 extern bool limiter_is_shared(void);
 
-/* Shared memory; called from _PG_init when preloaded. */
-extern void limiter_init(void);
+/* Shared memory, when preloaded. */
+extern Size limiter_shmem_size(void);
+extern void limiter_shmem_init(LWLock *lock);
 
 #endif							/* ACCESSREQ_LIMITER_H */

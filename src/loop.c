@@ -7,358 +7,749 @@
  * them.  The next page is asked for before the last one is stored, so that the
  * tenant works while we do.
  *
+ * Pages are stored in the order in which they came: a window's last page says
+ * that the window is stored.  One that cannot be stored now, because a lock is
+ * not to be had, waits with those behind it, and nothing further is asked for.
+ *
  *-------------------------------------------------------------------------
  */
 #include "postgres.h"
 
+#include "access/xact.h"
+#include "accessreq.h"
+#include "acted.h"
 #include "api.h"
+#include "idset.h"
 #include "item.h"
+#include "lib/ilist.h"
 #include "loop.h"
 #include "miscadmin.h"
 #include "nodes/pg_list.h"
+#include "stored.h"
 #include "utils/memutils.h"
+#include "utils/resowner.h"
+#include "utils/timestamp.h"
 
 /* Below this many items a page says nothing about the share of bad ones. */
 #define MIN_ITEMS_FOR_SHARE 10
 
-typedef struct LoopState
+/* Access requests that nothing is known of, of which a cycle reads so many first. */
+#define MAX_UNKNOWN_ACTED 10
+
+/*
+ * Pages that may wait to be stored before no other is asked for: one is stored
+ * while the next is on its way.
+ */
+#define MAX_WAITING_PAGES 1
+
+/* A page that has come and is not stored yet. */
+typedef struct LoopPage
 {
+	dlist_node	node;
+	MemoryContext cxt;			/* of this page; reset with it */
+	Call	   *call;
+	PullLane   *lane;
+	PullStep	step;
+	JsonSpan   *items;
+	int			nitems;
+	bool		ends;			/* the last of a window */
+} LoopPage;
+
+/* What is asked for, until it comes back. */
+typedef struct LoopFetch
+{
+	dlist_node	node;
+	LoopRun    *loop;
+	Call	   *call;
+	PullLane   *lane;
+	PullStep	step;
+	bool		wants_times;
+} LoopFetch;
+
+/* What a window should return, and has not yet. */
+typedef struct LoopWindow
+{
+	dlist_node	node;
+	PullLane   *lane;
+	IdSet	   *expected;
+} LoopWindow;
+
+struct LoopRun
+{
+	MemoryContext cxt;
 	const Tenant *tenant;
 	CallSet    *calls;
 	JobRun	   *run;
 	Pull	   *pull;
-	const LoopHost *host;
-	MemoryContext page_cxt;		/* reset for each page */
-} LoopState;
+	int64		patience_us;
+	dlist_head	fetches;		/* LoopFetch, under way */
+	dlist_head	pages;			/* LoopPage */
+	int			npages;
+	dlist_head	windows;		/* LoopWindow */
+	IdSet	   *returned;		/* by a cycle's steps */
+	LoopEnd		end;
+	const char *error;			/* why it failed */
+	const ApiError *api_error;	/* the same where the tenant said it */
+	int64		retry_us;
+	bool		again;			/* may trying again help? */
+};
+
+/* -------------------------------------------------------------------- its plan */
+
+/* Requests that sessions acted on: stored items, and what is not stored yet. */
+static void
+plan_acted(LoopRun *loop, PullPlan *plan)
+{
+	IdSet	   *acted = acted_recently(loop->tenant->serverid, loop->cxt);
+	IdSet	   *items,
+			   *found;
+	const char **requests;
+	const char **unknown;
+	int			n;
+
+	if (idset_size(acted) == 0)
+		return;
+	items = idset_create(loop->cxt, idset_size(acted));
+	found = idset_create(loop->cxt, idset_size(acted));
+	requests = idset_ids(acted);
+	n = (int) idset_size(acted);
+	stored_items_of(loop->run->server, requests, n, items, found);
+	plan->acted_items = idset_ids(items);
+	plan->nacted_items = (int) idset_size(items);
+	unknown = palloc(sizeof(char *) * MAX_UNKNOWN_ACTED);
+	for (int i = 0; i < n && plan->nacted_requests < MAX_UNKNOWN_ACTED; i++)
+	{
+		if (!idset_has(found, requests[i], strlen(requests[i])))
+			unknown[plan->nacted_requests++] = requests[i];
+	}
+	plan->acted_requests = unknown;
+	plan->requests_per_filter = api_ids_per_filter(loop->tenant);
+}
 
 static void
-start_fetch(LoopState *s, const PullFetch *fetch)
+plan_pull(LoopRun *loop)
+{
+	JobRun	   *run = loop->run;
+	PullPlan	plan = {0};
+
+	plan.kind = run->kind;
+	plan.max_concurrency = loop->tenant->max_concurrency;
+	plan.now = GetCurrentTimestamp();
+	plan.created_watermark = run->marks.created_watermark;
+	plan.modified_watermark = run->marks.modified_watermark;
+	plan.null_modified = run->marks.null_modified;
+	plan.marks = run->is_owner;
+	plan.missing_limit = accessreq_missing_limit;
+	plan.cursor = run->cursor;
+	if (run->kind == PULL_CYCLE)
+		plan_acted(loop, &plan);
+	loop->pull = pull_create(&plan);
+	if (run->kind == PULL_SCAN && run->is_owner && !pull_was_resumed(loop->pull))
+		stored_forget_candidates(run->server);
+}
+
+LoopRun *
+loop_open(const Tenant *tenant, CallSet *calls, JobRun *run, int64 patience_us)
+{
+	MemoryContext cxt = AllocSetContextCreate(CurrentMemoryContext, "accessreq pull",
+											  ALLOCSET_DEFAULT_SIZES);
+	MemoryContext old = MemoryContextSwitchTo(cxt);
+	LoopRun    *loop = palloc0(sizeof(LoopRun));
+
+	loop->cxt = cxt;
+	loop->tenant = tenant;
+	loop->calls = calls;
+	loop->run = run;
+	loop->patience_us = patience_us;
+	loop->returned = idset_create(cxt, API_MAX_PAGE);
+	dlist_init(&loop->fetches);
+	dlist_init(&loop->pages);
+	dlist_init(&loop->windows);
+	plan_pull(loop);
+	MemoryContextSwitchTo(old);
+	return loop;
+}
+
+void
+loop_close(LoopRun *loop)
+{
+	dlist_mutable_iter iter;
+
+	dlist_foreach_modify(iter, &loop->pages)
+		call_free(dlist_container(LoopPage, node, iter.cur)->call);
+	dlist_foreach_modify(iter, &loop->fetches)
+		call_free(dlist_container(LoopFetch, node, iter.cur)->call);
+	MemoryContextDelete(loop->cxt);
+}
+
+LoopEnd
+loop_end(const LoopRun *loop)
+{
+	return loop->end;
+}
+
+JobRun *
+loop_run(const LoopRun *loop)
+{
+	return loop->run;
+}
+
+PullProgress
+loop_progress(const LoopRun *loop)
+{
+	return pull_progress(loop->pull);
+}
+
+const char *
+loop_error(const LoopRun *loop)
+{
+	return loop->error;
+}
+
+void
+loop_raise(const LoopRun *loop)
+{
+	if (loop->api_error != NULL)
+		api_error_raise(loop->api_error);
+	ereport(ERROR,
+			(errcode(loop->again ? ERRCODE_DATA_EXCEPTION : ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
+			 errmsg("could not pull from server \"%s\": %s", loop->tenant->server, loop->error),
+			 loop->again ?
+			 errhint("Table accessreq.quarantined_item has the items and their errors.") :
+			 errhint("Nothing was marked missing. If the token may see all requests and the rows are really gone, raise accessreq.missing_limit for one CALL accessreq.sync(…, full_scan => true).")));
+}
+
+/* ---------------------------------------------------------------------- its end */
+
+static void
+fail(LoopRun *loop, const char *error, bool again)
+{
+	if (loop->end != LOOP_GOES_ON)
+		return;
+	loop->end = LOOP_FAILED;
+	loop->error = MemoryContextStrdup(loop->cxt, error);
+	loop->again = again;
+}
+
+static void
+fail_by_tenant(LoopRun *loop, Call *call, const ApiError *error)
+{
+	ApiError   *copy;
+
+	if (loop->end != LOOP_GOES_ON)
+		return;
+	fail(loop, error->message, true);
+	/* the error's texts live as long as the call, so it is kept */
+	copy = MemoryContextAlloc(loop->cxt, sizeof(ApiError));
+	*copy = *error;
+	copy->message = MemoryContextStrdup(loop->cxt, error->message);
+	if (error->detail)
+		copy->detail = MemoryContextStrdup(loop->cxt, error->detail);
+	if (error->hint)
+		copy->hint = MemoryContextStrdup(loop->cxt, error->hint);
+	loop->api_error = copy;
+	loop->retry_us = call_limited_us(call);
+}
+
+static void
+fail_by_answer(LoopRun *loop, Call *call, const char *problem)
+{
+	fail_by_tenant(loop, call,
+				   api_error_bad_answer(loop->tenant, "list access request statuses",
+										call_response(call), problem, false));
+}
+
+void
+loop_finish(LoopRun *loop)
+{
+	PullMarks	marks = pull_marks(loop->pull);
+	JobRun	   *run = loop->run;
+
+	if (loop->end == LOOP_FAILED)
+	{
+		job_fail(run, loop->error, loop->retry_us, loop->again);
+		return;
+	}
+	/* one that was taken up has not met what stood in its first windows */
+	if (run->is_owner && run->kind == PULL_SCAN && !pull_was_resumed(loop->pull))
+		store_finish_scan(run->server, run->started);
+	job_succeed(run, &marks, run->kind == PULL_SCAN ? pull_started(loop->pull) : DT_NOBEGIN);
+}
+
+/* -------------------------------------------------------------------- asking */
+
+static void
+start_fetch(LoopRun *loop, const PullFetch *fetch)
 {
 	ApiStatusQuery query = {0};
+	LoopFetch  *tag = MemoryContextAlloc(loop->cxt, sizeof(LoopFetch));
 	CallSpec	spec;
 
+	tag->loop = loop;
+	tag->lane = fetch->lane;
+	tag->step = fetch->step;
+	tag->wants_times = fetch->wants_times;
 	query.limit = fetch->limit;
+	query.offset = fetch->offset;
 	query.count = fetch->count;
-	query.filters = fetch->after ? api_filter_after(NULL, fetch->after) : NULL;
-	api_status(&spec, s->tenant, &query);
+	query.filters = fetch->filters;
+	query.sorters = fetch->sorters;
+	query.request_state = fetch->executing ? "EXECUTING" : NULL;
+	api_status(&spec, loop->tenant, &query);
 	spec.patient = true;
-	(void) call_start(s->calls, &spec);
-	/* let it go out now: nobody may wait for a while */
-	call_advance(s->calls);
+	spec.patience_us = loop->patience_us;
+	spec.counts = &loop->run->calls;
+	spec.tag = tag;
+	tag->call = call_start(loop->calls, &spec);
+	dlist_push_tail(&loop->fetches, &tag->node);
 }
 
-/* Ask for what the pull wants next; false when it wants nothing any more. */
-static bool
-fetch_next(LoopState *s)
-{
-	PullFetch	fetch;
-	PullAction	action;
-
-	while ((action = pull_next(s->pull, &fetch)) == PULL_FETCH)
-		start_fetch(s, &fetch);
-	return action != PULL_DONE;
-}
-
-/* The run ends here: note it, commit, and raise what ended it. */
+/*
+ * What a window should return is read before it is asked for: what is stored
+ * meanwhile is not missing.
+ */
 static void
-fail_run(LoopState *s, const ApiError *error)
+open_window(LoopRun *loop, PullLane *lane)
 {
-	job_finish(s->run, call_counts(s->calls), error->message);
-	s->host->commit(s->host->arg);
-	api_error_raise(error);
+	PullRange	range = pull_range(loop->pull, lane);
+	LoopWindow *window = MemoryContextAlloc(loop->cxt, sizeof(LoopWindow));
+
+	if (!loop->run->is_owner)
+		return;
+	window->lane = lane;
+	window->expected = idset_create(loop->cxt, API_MAX_PAGE);
+	stored_range(loop->run->server, &range, window->expected);
+	dlist_push_tail(&loop->windows, &window->node);
 }
 
-static const ApiError *
-bad_answer(const LoopState *s, Call *call, const char *problem)
+/* Rows that are open here and were in no page of this cycle. */
+static void
+give_open(LoopRun *loop)
 {
-	return api_error_bad_answer(s->tenant, "list access request statuses",
-								call_response(call), problem, false);
+	IdSet	   *open = idset_create(CurrentMemoryContext, API_MAX_PAGE);
+	const char **ids;
+	int			n = 0;
+
+	stored_open(loop->run->server, open);
+	ids = idset_ids(open);
+	for (long i = 0; i < idset_size(open); i++)
+	{
+		if (!idset_has(loop->returned, ids[i], strlen(ids[i])))
+			ids[n++] = ids[i];
+	}
+	pull_give_open(loop->pull, ids, n);
+	idset_free(open);
 }
 
-JsonSpan *
-loop_cut(const Tenant *tenant, Call *call, int *nitems)
+static void
+give_missing(LoopRun *loop)
 {
-	HttpResponse *response = call_response(call);
-	JsonSpan   *items;
+	PullMissing missing;
+	PullRange	range;
 	const char *problem;
 
-	if (!json_cut_page(response->body, response->body_len, ITEM_ID_KEY, &items, nitems, &problem))
-		api_error_raise(api_error_bad_answer(tenant, "list access request statuses",
-											 response, problem, false));
+	if (pull_left_out(loop->pull, &range))
+	{
+		IdSet	   *ids = idset_create(CurrentMemoryContext, API_MAX_PAGE);
+
+		stored_range(loop->run->server, &range, ids);
+		stored_add_candidates(loop->run->server, loop->run->run_id,
+							  idset_ids(ids), (int) idset_size(ids));
+	}
+	missing = stored_candidates(loop->run->server);
+	problem = pull_give_missing(loop->pull, &missing);
+	if (problem != NULL)
+		fail(loop, problem, false);
+}
+
+/*
+ * One thing that the pull wants, other than to wait.  False: nothing.  What is
+ * read and written for it is this transaction's.
+ */
+static bool
+take_step(LoopRun *loop)
+{
+	PullFetch	fetch;
+
+	switch (pull_next(loop->pull, &fetch))
+	{
+		case PULL_FETCH:
+			if (fetch.begins)
+				open_window(loop, fetch.lane);
+			start_fetch(loop, &fetch);
+			return true;
+		case PULL_ASK_OPEN:
+			give_open(loop);
+			return true;
+		case PULL_ASK_MISSING:
+			/* windows whose last page is not stored have no candidates yet */
+			if (loop->npages > 0)
+				return false;
+			give_missing(loop);
+			return loop->end == LOOP_GOES_ON;
+		case PULL_MARK:
+			if (loop->npages > 0)
+				return false;
+			store_lock_page(loop->tenant->serverid);
+			loop->run->missing = stored_mark_missing(loop->run->server);
+			pull_marked(loop->pull);
+			return true;
+		case PULL_WAIT:
+			return false;
+		case PULL_DONE:
+			loop->end = LOOP_SUCCEEDED;
+			return false;
+	}
+	return false;
+}
+
+void
+loop_fetch(LoopRun *loop)
+{
+	MemoryContext cxt = AllocSetContextCreate(loop->cxt, "accessreq pull step",
+											  ALLOCSET_SMALL_SIZES);
+	MemoryContext old = MemoryContextSwitchTo(cxt);
+
+	while (loop->end == LOOP_GOES_ON && loop->npages <= MAX_WAITING_PAGES && take_step(loop))
+		MemoryContextReset(cxt);
+	/* let it go out now: nobody may wait for a while */
+	call_advance(loop->calls);
+	MemoryContextSwitchTo(old);
+	MemoryContextDelete(cxt);
+}
+
+/* -------------------------------------------------------------- a page comes */
+
+/* The two times of an item, which the cut does not read. */
+static void
+read_times(const JsonSpan *span, PullItem *item, MemoryContext cxt)
+{
+	MemoryContext old = MemoryContextSwitchTo(cxt);
+	StatusItem	decoded;
+	const char *problem;
+
+	if (span->problem == NULL &&
+		item_decode(span->start, span->len, cxt, &decoded, &problem))
+	{
+		item->created = decoded.created;
+		item->modified = decoded.modified;
+	}
+	MemoryContextSwitchTo(old);
+	MemoryContextReset(cxt);
+}
+
+/* What the pull needs to know of a page's items. */
+static PullItem *
+describe_items(const LoopPage *page, bool wants_times)
+{
+	PullItem   *items = palloc0(sizeof(PullItem) * Max(page->nitems, 1));
+	MemoryContext cxt = AllocSetContextCreate(CurrentMemoryContext, "accessreq item",
+											  ALLOCSET_DEFAULT_SIZES);
+
+	for (int i = 0; i < page->nitems; i++)
+	{
+		const JsonSpan *span = &page->items[i];
+
+		items[i].created = items[i].modified = DT_NOBEGIN;
+		if (span->id != NULL &&
+			(span->problem == NULL || json_valid_utf8(span->id, span->id_len)))
+		{
+			items[i].id = span->id;
+			items[i].id_len = span->id_len;
+		}
+		if (wants_times)
+			read_times(span, &items[i], cxt);
+	}
+	MemoryContextDelete(cxt);
 	return items;
 }
 
-/* The id of the last item that has one. */
-static void
-note_last_id(PullPage *page, const JsonSpan *items, int nitems)
+static LoopWindow *
+find_window(LoopRun *loop, const PullLane *lane)
 {
-	for (int i = nitems - 1; i >= 0 && page->last_id == NULL; i--)
+	dlist_iter	iter;
+
+	dlist_foreach(iter, &loop->windows)
 	{
-		if (items[i].problem != NULL && items[i].id != NULL &&
-			!json_valid_utf8(items[i].id, items[i].id_len))
-			continue;
-		page->last_id = items[i].id;
-		page->last_id_len = items[i].id_len;
+		LoopWindow *window = dlist_container(LoopWindow, node, iter.cur);
+
+		if (window->lane == lane)
+			return window;
 	}
+	return NULL;
+}
+
+/* These ids are not missing. */
+static void
+note_returned(LoopRun *loop, const LoopPage *page, const PullItem *items)
+{
+	LoopWindow *window = find_window(loop, page->lane);
+
+	for (int i = 0; i < page->nitems; i++)
+	{
+		if (items[i].id == NULL)
+			continue;
+		if (window != NULL)
+			idset_remove(window->expected, items[i].id, items[i].id_len);
+		if (loop->run->kind == PULL_CYCLE)
+			(void) idset_add(loop->returned, items[i].id, items[i].id_len);
+	}
+}
+
+/* Hand a page to the pull.  False: it ends the run, which has its error. */
+static bool
+hand_in(LoopRun *loop, LoopPage *page, const LoopFetch *fetch)
+{
+	HttpResponse *response = call_response(page->call);
+	const ApiError *error = call_error(page->call);
+	PullPage	p = {0};
+	const char *problem;
+
+	if (error != NULL && !error->past_end)
+	{
+		fail_by_tenant(loop, page->call, error);
+		return false;
+	}
+	if (error == NULL &&
+		!json_cut_page(response->body, response->body_len, ITEM_ID_KEY,
+					   &page->items, &page->nitems, &problem))
+	{
+		fail_by_answer(loop, page->call, problem);
+		return false;
+	}
+	p.lane = fetch->lane;
+	p.nitems = page->nitems;
+	p.items = describe_items(page, fetch->wants_times);
+	p.total = response->total_count;
+	p.date = response->date;
+	problem = pull_page(loop->pull, &p, &page->ends);
+	if (problem == NULL)
+	{
+		note_returned(loop, page, p.items);
+		return true;
+	}
+	/* said by the counts, or by a page that cannot be right */
+	if (fetch->step == PULL_STEP_MEASURE)
+		fail(loop, problem, false);
+	else
+		fail_by_answer(loop, page->call, problem);
+	return false;
+}
+
+LoopRun *
+loop_of(Call *call)
+{
+	return ((LoopFetch *) call_tag(call))->loop;
+}
+
+void
+loop_take(Call *call)
+{
+	LoopFetch  *fetch = call_tag(call);
+	LoopRun    *loop = fetch->loop;
+	MemoryContext cxt = AllocSetContextCreate(loop->cxt, "accessreq page",
+											  ALLOCSET_DEFAULT_SIZES);
+	MemoryContext old = MemoryContextSwitchTo(cxt);
+	LoopPage   *page = palloc0(sizeof(LoopPage));
+	bool		store;
+
+	dlist_delete(&fetch->node);
+	page->cxt = cxt;
+	page->call = call;
+	page->lane = fetch->lane;
+	page->step = fetch->step;
+	store = loop->end == LOOP_GOES_ON && hand_in(loop, page, fetch) &&
+		(page->ends || (page->nitems > 0 && page->step != PULL_STEP_MEASURE));
+	MemoryContextSwitchTo(old);
+	if (store)
+	{
+		dlist_push_tail(&loop->pages, &page->node);
+		loop->npages++;
+	}
+	else
+	{
+		call_free(call);
+		MemoryContextDelete(cxt);
+	}
+	pfree(fetch);
+}
+
+/* ------------------------------------------------------------------- storing */
+
+bool
+loop_has_page(const LoopRun *loop)
+{
+	return loop->npages > 0;
 }
 
 /*
  * A page most of whose items cannot be stored ends the run, with the items in
  * quarantine and the cursor before it, so that the next pull meets it again.
  */
-static void
-check_share(LoopState *s, const StoreCounts *page)
-{
-	ApiError   *e;
-
-	if (page->seen < MIN_ITEMS_FOR_SHARE || page->quarantined * 2 <= page->seen)
-		return;
-	e = palloc0(sizeof(ApiError));
-	e->sqlstate = ERRCODE_DATA_EXCEPTION;
-	e->message = psprintf("could not store " INT64_FORMAT " of the " INT64_FORMAT " items of a page from server \"%s\"",
-						  page->quarantined, page->seen, s->tenant->server);
-	e->hint = "Table accessreq.quarantined_item has the items and their errors.";
-	fail_run(s, e);
-}
-
-static void
-store_call(LoopState *s, Call *call, JsonSpan *items, int nitems, const char *cursor)
-{
-	StorePage	page = {0};
-	StoreCounts counts = {0};
-	StoreCounts *sum = &s->run->counts;
-
-	page.server = s->tenant->server;
-	page.serverid = s->tenant->serverid;
-	page.run_id = s->run->run_id;
-	page.in_pull = true;
-	page.keep_raw = s->run->keep_raw;
-	page.sent_at = call_response(call)->sent_at;
-	page.items = items;
-	page.nitems = nitems;
-	store_lock_page(page.serverid);
-	store_page(&page, &counts, NULL, NULL);
-	sum->seen += counts.seen;
-	sum->added += counts.added;
-	sum->changed += counts.changed;
-	sum->quarantined += counts.quarantined;
-	sum->replaced += counts.replaced;
-	s->run->pages++;
-	check_share(s, &counts);
-	job_note_page(s->run, call_counts(s->calls), cursor);
-	s->host->commit(s->host->arg);
-}
-
-/*
- * A page has come: hand it to the pull, ask for the next, store it.  The
- * cursor is the one after this page, whatever was asked for since.
- */
-static void
-take_page(LoopState *s, Call *call)
-{
-	HttpResponse *response = call_response(call);
-	const ApiError *error = call_error(call);
-	PullPage	page = {0};
-	JsonSpan   *items = NULL;
-	int			nitems = 0;
-	const char *problem;
-	StringInfoData cursor;
-
-	if (error != NULL && !error->past_end)
-		fail_run(s, error);
-	if (error == NULL &&
-		!json_cut_page(response->body, response->body_len, ITEM_ID_KEY, &items, &nitems, &problem))
-		fail_run(s, bad_answer(s, call, problem));
-	page.nitems = nitems;
-	page.total = response->total_count;
-	page.past_end = error != NULL;
-	note_last_id(&page, items, nitems);
-	problem = pull_page(s->pull, &page);
-	if (problem != NULL)
-		fail_run(s, bad_answer(s, call, problem));
-	initStringInfo(&cursor);
-	pull_cursor(s->pull, &cursor);
-	(void) fetch_next(s);
-	if (nitems > 0)
-		store_call(s, call, items, nitems, cursor.data);
-	s->host->progress(s->host->arg, s->run, pull_progress(s->pull));
-}
-
-void
-loop_pull(const Tenant *tenant, CallSet *calls, JobRun *run, const LoopHost *host)
-{
-	LoopState	state = {tenant, calls, run, pull_create(run->cursor), host, NULL};
-	MemoryContext old = CurrentMemoryContext;
-
-	state.page_cxt = AllocSetContextCreate(old, "accessreq page", ALLOCSET_DEFAULT_SIZES);
-	while (fetch_next(&state))
-	{
-		Call	   *call = call_wait(calls, -1);
-
-		CHECK_FOR_INTERRUPTS();
-		MemoryContextSwitchTo(state.page_cxt);
-		take_page(&state, call);
-		call_free(call);
-		MemoryContextSwitchTo(old);
-		MemoryContextReset(state.page_cxt);
-	}
-	MemoryContextDelete(state.page_cxt);
-	/* one that was taken up has not seen what stood before its cursor */
-	if (run->is_owner && run->cursor == NULL)
-		store_finish_scan(run->server, run->started);
-	job_finish(run, call_counts(calls), NULL);
-	host->commit(host->arg);
-}
-
-/* ------------------------------------------------------------- by request id */
-
-/* A batch of ids, and how far its pages have come. */
-typedef struct Batch
-{
-	const char *filter;
-	const char *after;			/* the last id seen, or NULL */
-	int64		seen;
-	int64		total;			/* of the first page, -1: not told */
-} Batch;
-
-static void
-start_batch(const Tenant *tenant, CallSet *calls, Batch *batch, const char *after)
-{
-	ApiStatusQuery query = {0};
-	CallSpec	spec;
-
-	query.limit = API_MAX_PAGE;
-	query.count = after == NULL;
-	batch->after = after;
-	query.filters = api_filter_after(batch->filter, after);
-	api_status(&spec, tenant, &query);
-	spec.tag = batch;
-	(void) call_start(calls, &spec);
-}
-
-/*
- * One page of a batch.  More may be behind any but one that is empty, or short
- * and the last by the tenant's count.  True when the batch is complete.
- */
 static bool
-take_batch_page(const Tenant *tenant, CallSet *calls, Call *call, LoopPage take, void *arg)
+is_mostly_bad(LoopRun *loop, const StoreCounts *page)
 {
-	Batch	   *batch = call_tag(call);
-	PullPage	page = {0};
-	JsonSpan   *items;
-	int			nitems;
-	bool		more;
-
-	if (call_error(call) != NULL && !call_error(call)->past_end)
-		api_error_raise(call_error(call));
-	if (call_error(call) != NULL)
-	{
-		call_free(call);
-		return true;
-	}
-	items = loop_cut(tenant, call, &nitems);
-	note_last_id(&page, items, nitems);
-	if (batch->after == NULL)
-		batch->total = call_response(call)->total_count;
-	batch->seen += nitems;
-	more = page.last_id != NULL &&
-		(nitems >= API_MAX_PAGE || batch->total < 0 || batch->seen < batch->total);
-	if (more && batch->after != NULL && strlen(batch->after) == page.last_id_len &&
-		memcmp(batch->after, page.last_id, page.last_id_len) == 0)
-		api_error_raise(api_error_bad_answer(tenant, "list access request statuses",
-											 call_response(call), PULL_STANDS_STILL, false));
-	if (more)
-		start_batch(tenant, calls, batch, pnstrdup(page.last_id, page.last_id_len));
-	take(arg, call, items, nitems);
-	return !more;
+	if (page->seen < MIN_ITEMS_FOR_SHARE || page->quarantined * 2 <= page->seen)
+		return false;
+	fail(loop, psprintf(INT64_FORMAT " of the " INT64_FORMAT " items of a page cannot be stored",
+						page->quarantined, page->seen), true);
+	return true;
 }
 
-void
-loop_status_of(const Tenant *tenant, CallSet *calls, const char *const *ids, int nids,
-			   LoopPage take, void *arg)
-{
-	int			per = api_ids_per_filter(tenant);
-	int			next = 0;
-	int			under_way = 0;
-
-	while (next < nids || under_way > 0)
-	{
-		Call	   *call;
-
-		while (next < nids && under_way < tenant->max_concurrency)
-		{
-			Batch	   *batch = palloc0(sizeof(Batch));
-			int			n = Min(per, nids - next);
-
-			batch->filter = api_filter_requests(ids + next, n);
-			start_batch(tenant, calls, batch, NULL);
-			next += n;
-			under_way++;
-		}
-		call = call_wait(calls, -1);
-		if (take_batch_page(tenant, calls, call, take, arg))
-			under_way--;
-	}
-}
-
-/* A page kept until all have come. */
-typedef struct KeptPage
-{
-	Call	   *call;
-	JsonSpan   *items;
-	int			nitems;
-} KeptPage;
-
+/* The rows of a window that it did not return, once its last page is stored. */
 static void
-keep_page(void *arg, Call *call, JsonSpan *items, int nitems)
+end_window(LoopRun *loop, LoopPage *page)
 {
-	List	  **pages = (List **) arg;
-	KeptPage   *kept = palloc(sizeof(KeptPage));
+	LoopWindow *window = find_window(loop, page->lane);
 
-	kept->call = call;
-	kept->items = items;
-	kept->nitems = nitems;
-	*pages = lappend(*pages, kept);
+	pull_window_stored(loop->pull, page->lane);
+	if (window == NULL)
+		return;
+	stored_add_candidates(loop->run->server, loop->run->run_id,
+						  idset_ids(window->expected), (int) idset_size(window->expected));
 }
 
 static void
-store_kept(const Tenant *tenant, const KeptPage *kept, bool keep_raw,
-		   LoopOutcome report, void *arg)
+forget_window(LoopRun *loop, LoopPage *page)
 {
-	StorePage	page = {0};
-	StoreCounts counts = {0};
-	StoreOutcome *outcomes;
-	int			noutcomes;
+	LoopWindow *window = find_window(loop, page->lane);
 
-	page.server = tenant->server;
-	page.serverid = tenant->serverid;
-	page.keep_raw = keep_raw;
-	page.sent_at = call_response(kept->call)->sent_at;
-	page.items = kept->items;
-	page.nitems = kept->nitems;
-	store_page(&page, &counts, &outcomes, &noutcomes);
-	for (int i = 0; i < noutcomes; i++)
-		report(arg, &outcomes[i]);
+	if (window == NULL)
+		return;
+	dlist_delete(&window->node);
+	idset_free(window->expected);
+	pfree(window);
+}
+
+/* What was a candidate and came back is none. */
+static void
+keep_returned(LoopRun *loop, const LoopPage *page)
+{
+	const char **ids = palloc(sizeof(char *) * Max(page->nitems, 1));
+	int			n = 0;
+
+	for (int i = 0; i < page->nitems; i++)
+	{
+		if (page->items[i].id != NULL)
+			ids[n++] = pnstrdup(page->items[i].id, page->items[i].id_len);
+	}
+	stored_drop_candidates(loop->run->server, ids, n);
+}
+
+static void
+store_items(LoopRun *loop, LoopPage *page, StoreCounts *counts)
+{
+	JobRun	   *run = loop->run;
+	StorePage	p = {0};
+
+	p.server = run->server;
+	p.serverid = loop->tenant->serverid;
+	p.run_id = run->run_id;
+	p.in_pull = true;
+	p.keep_raw = run->keep_raw;
+	p.keep_since = run->keep_since;
+	p.sent_at = call_response(page->call)->sent_at;
+	p.items = page->items;
+	p.nitems = page->nitems;
+	store_page(&p, counts, NULL, NULL);
+}
+
+static void
+add_up(StoreCounts *sum, const StoreCounts *page)
+{
+	sum->seen += page->seen;
+	sum->added += page->added;
+	sum->changed += page->changed;
+	sum->quarantined += page->quarantined;
+	sum->replaced += page->replaced;
+}
+
+/* Store the page and what goes with it; counts and cursor are of after it. */
+static void
+write_page(LoopRun *loop, LoopPage *page, StoreCounts *counts)
+{
+	JobRun	   *run = loop->run;
+	StringInfoData cursor;
+	bool		wrote;
+
+	store_lock_page(loop->tenant->serverid);
+	if (page->nitems > 0)
+		store_items(loop, page, counts);
+	wrote = counts->added + counts->changed + counts->quarantined > 0;
+	if (page->step == PULL_STEP_RECHECK)
+		keep_returned(loop, page);
+	add_up(&run->counts, counts);
+	run->pages++;
+	if (is_mostly_bad(loop, counts))
+		return;
+	if (page->ends)
+		end_window(loop, page);
+	if (run->kind == PULL_SCAN)
+	{
+		initStringInfo(&cursor);
+		if (page->ends)
+			pull_cursor(loop->pull, &cursor);
+		job_note_page(run, page->ends ? cursor.data : NULL);
+	}
+	else if (wrote)
+		job_note_run(run);
+	job_notify(run->server, run->run_id, counts);
+}
+
+/*
+ * In a subtransaction: what goes wrong leaves the transaction, with the pull's
+ * lock, and the page as they were.
+ */
+ErrorData *
+loop_store(LoopRun *loop)
+{
+	LoopPage   *page = dlist_container(LoopPage, node, dlist_head_node(&loop->pages));
+	ResourceOwner owner = CurrentResourceOwner;
+	MemoryContext old = CurrentMemoryContext;
+	JobRun		before = *loop->run;
+	ErrorData  *volatile error = NULL;
+
+	BeginInternalSubTransaction(NULL);
+	MemoryContextSwitchTo(page->cxt);
+	PG_TRY();
+	{
+		StoreCounts counts = {0};
+
+		write_page(loop, page, &counts);
+		MemoryContextSwitchTo(page->cxt);
+		ReleaseCurrentSubTransaction();
+	}
+	PG_CATCH();
+	{
+		MemoryContextSwitchTo(old);
+		error = CopyErrorData();
+		FlushErrorState();
+		RollbackAndReleaseCurrentSubTransaction();
+		*loop->run = before;
+	}
+	PG_END_TRY();
+	MemoryContextSwitchTo(old);
+	CurrentResourceOwner = owner;
+	if (error == NULL)
+		loop_forget_page(loop);
+	return error;
 }
 
 void
-loop_refresh(const Tenant *tenant, const char *tenant_name, CallSet *calls, const char *const *ids, int nids,
-			 LoopOutcome report, void *arg)
+loop_forget_page(LoopRun *loop)
 {
-	List	   *pages = NIL;
-	ListCell   *cell;
-	bool		keep_raw;
+	LoopPage   *page = dlist_container(LoopPage, node, dlist_pop_head_node(&loop->pages));
 
-	loop_status_of(tenant, calls, ids, nids, keep_page, &pages);
-	/* nothing of the database is held before the last answer is there */
-	store_lock_page(tenant->serverid);
-	job_check_tenant(tenant, tenant_name);
-	keep_raw = job_keep_raw(tenant->server);
-	foreach(cell, pages)
-	{
-		KeptPage   *kept = lfirst(cell);
+	loop->npages--;
 
-		store_kept(tenant, kept, keep_raw, report, arg);
-		call_free(kept->call);
-	}
+	if (page->ends)
+		forget_window(loop, page);
+	call_free(page->call);
+	MemoryContextDelete(page->cxt);
+}
+
+void
+loop_fail(LoopRun *loop, const char *error)
+{
+	fail(loop, error, true);
 }

@@ -3,6 +3,15 @@
  * loop.h
  *	  The loop that moves pulls over the network and into the tables.
  *
+ * A LoopRun is one pull under way.  Whoever runs it, CALL sync or the worker,
+ * goes round: loop_fetch() asks for what the pull wants; a call of its set that
+ * has ended goes to loop_take(); loop_store() stores the pages that have come,
+ * one a transaction; and when loop_end() says so, and no page is left of one
+ * that succeeded, loop_finish() writes down how it ended.
+ *
+ * Everything but loop_of() wants a transaction with SPI connected, and the
+ * pull's lock.
+ *
  *-------------------------------------------------------------------------
  */
 #ifndef ACCESSREQ_LOOP_H
@@ -11,48 +20,48 @@
 #include "job.h"
 #include "pull.h"
 
-/*
- * Who runs the loop: how a transaction of his is ended, and what he wants to
- * hear.  commit() leaves a transaction that can be used, and nothing held.
- */
-typedef struct LoopHost
+typedef struct LoopRun LoopRun;
+
+typedef enum LoopEnd
 {
-	void		(*commit) (void *arg);
-	void		(*progress) (void *arg, const JobRun *run, PullProgress progress);
-	void	   *arg;
-} LoopHost;
+	LOOP_GOES_ON,
+	LOOP_SUCCEEDED,
+	LOOP_FAILED
+} LoopEnd;
 
 /*
- * Carry a pull to its end; each page is committed together with its cursor.
- * The pull's lock is held and SPI connected.  An error of the tenant is noted
- * on the run, committed, and raised; any other error leaves the run unfinished,
- * to be taken up by the next pull.
+ * Open it in a child of the current context; the tenant, the calls and the run
+ * must live as long.  A Retry-After of more than patience_us (0: any) fails it.
  */
-extern void loop_pull(const Tenant *tenant, CallSet *calls, JobRun *run,
-					  const LoopHost *host);
+extern LoopRun *loop_open(const Tenant *tenant, CallSet *calls, JobRun *run,
+						  int64 patience_us);
+extern void loop_close(LoopRun *loop);
 
-/* What a page of statuses by request ids brought to refresh(). */
-typedef void (*LoopOutcome) (void *arg, const StoreOutcome *outcome);
+extern void loop_fetch(LoopRun *loop);
+
+/* Whose a call is; and hand it in. */
+extern LoopRun *loop_of(Call *call);
+extern void loop_take(Call *call);
 
 /*
- * Read these access requests and store them in the current transaction, under
- * the page lock, which is taken after the last request.  "tenant_name" is what
- * the token said; raises 55000 where the rows are another tenant's.
+ * Store the first page that waits, in a subtransaction.  NULL, or the error,
+ * palloc'd; then the page still waits, and may be tried again or forgotten.
  */
-extern void loop_refresh(const Tenant *tenant, const char *tenant_name, CallSet *calls,
-						 const char *const *ids, int nids,
-						 LoopOutcome report, void *arg);
+extern bool loop_has_page(const LoopRun *loop);
+extern ErrorData *loop_store(LoopRun *loop);
+extern void loop_forget_page(LoopRun *loop);
 
-/*
- * Read the statuses of access requests, as many requests at once as the tenant
- * allows, and hand each page to "take", in any order; "take" frees the call.
- */
-typedef void (*LoopPage) (void *arg, Call *call, JsonSpan *items, int nitems);
-extern void loop_status_of(const Tenant *tenant, CallSet *calls,
-						   const char *const *ids, int nids,
-						   LoopPage take, void *arg);
+/* End it by an error of our own. */
+extern void loop_fail(LoopRun *loop, const char *error);
 
-/* Cut the body of a status page; raises 08P01 where it is none. */
-extern JsonSpan *loop_cut(const Tenant *tenant, Call *call, int *nitems);
+extern LoopEnd loop_end(const LoopRun *loop);
+extern void loop_finish(LoopRun *loop);
+
+/* Of one that failed: the words, and raise it. */
+extern const char *loop_error(const LoopRun *loop);
+extern void loop_raise(const LoopRun *loop) pg_attribute_noreturn();
+
+extern JobRun *loop_run(const LoopRun *loop);
+extern PullProgress loop_progress(const LoopRun *loop);
 
 #endif							/* ACCESSREQ_LOOP_H */

@@ -12,15 +12,14 @@
  */
 #include "postgres.h"
 
-#include "catalog/namespace.h"
 #include "catalog/pg_type.h"
 #include "common/hashfn.h"
-#include "mb/pg_wchar.h"
 #include "utils/array.h"
 #include "utils/builtins.h"
 
 #include "item.h"
 #include "page.h"
+#include "row.h"
 
 /*
  * Longest id we take.  The tenant's have 32 or 36 characters; a key of a
@@ -40,32 +39,6 @@ page_condemn(StoreItem *item, const char *sqlstate, const char *error)
 	item->error = error;
 }
 
-/*
- * The id as text in the server's encoding, or 0 where it cannot be converted:
- * that must not raise here, outside of any subtransaction.
- */
-static Datum
-id_datum(const char *id, int len)
-{
-	Oid			conversion;
-	unsigned char *buf;
-	int			encoding = GetDatabaseEncoding();
-
-	if (encoding == PG_UTF8 || encoding == PG_SQL_ASCII)
-		return PointerGetDatum(cstring_to_text_with_len(id, len));
-
-	conversion = FindDefaultConversionProc(PG_UTF8, encoding);
-	if (!OidIsValid(conversion))
-		return (Datum) 0;
-	buf = palloc(len * MAX_CONVERSION_GROWTH + 1);
-	if (pg_do_encoding_conversion_buf(conversion, PG_UTF8, encoding,
-									  (unsigned char *) unconstify(char *, id), len,
-									  buf, len * MAX_CONVERSION_GROWTH + 1,
-									  true) != len)
-		return (Datum) 0;
-	return CStringGetTextDatum((char *) buf);
-}
-
 /* Id and hash of an item, or why it has none. */
 static void
 read_item(StoreItem *item, const JsonSpan *span)
@@ -76,7 +49,7 @@ read_item(StoreItem *item, const JsonSpan *span)
 											 ITEM_DECODER_VERSION);
 	if (span->id != NULL && span->id_len > 0 && span->id_len <= MAX_ID_LENGTH &&
 		(span->problem == NULL || json_valid_utf8(span->id, span->id_len)))
-		item->id = id_datum(span->id, (int) span->id_len);
+		item->id = row_text_or_none(span->id, span->id_len);
 
 	if (span->problem != NULL)
 		page_condemn(item, UNDECODABLE_SQLSTATE, span->problem);

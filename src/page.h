@@ -25,6 +25,7 @@ typedef enum Fate
 	FATE_CHANGED,
 	FATE_UNCHANGED,
 	FATE_STALE,					/* stored by a request sent later */
+	FATE_EXPIRED,				/* closed for longer than rows are kept */
 	FATE_BAD,					/* to quarantine */
 	FATE_SUPERSEDED				/* the page has a later version of it */
 } Fate;

@@ -1,141 +1,1138 @@
 /*-------------------------------------------------------------------------
  *
  * pull.c
- *	  Which pages a pull asks for, in which order, and when it stops.
+ *	  Which pages a pull asks for, in which order, and when it stops: a state
+ *	  machine without input or output.
  *
- * Offsets drift while rows come and go, so a page that is asked for by offset
- * can miss rows that stood still.  A pull goes by the item's id instead: each
- * page asks for ids greater than the last one seen.  A row that stands still
- * has an id that does not move, so no page can pass it by.
+ * The API has no feed of changes, and pages by offset drift while rows come
+ * and go, so a pull is made of steps that each close what the others leave
+ * open.  A cycle, every minute or so:
  *
- * Only an empty page ends a pull.  A short one does not: a tenant that filters
- * a page after cutting it would make us stop early, and one request more costs
- * less than a row.
+ * - First what sessions just acted on, by id: they will look at it.
+ *
+ * - 1, the open rows, by accountActivityItemId.  Nearly all that happens
+ *	 happens to them, and not all of it moves "modified".  By id, because the id
+ *	 of a row that stands still does not move: no page can pass it by.
+ *
+ * - 2, new rows, by "created" ascending from the watermark less an overlap:
+ *	 what is created meanwhile comes behind, and what became visible late is
+ *	 within the overlap.
+ *
+ * - 3, changed rows, by "modified" descending from the head to the watermark
+ *	 less the overlap.  It can be sorted by and not filtered by, so this is the
+ *	 one step that has to go by offset; each page therefore begins within the
+ *	 one before it.
+ *
+ * - 4, what is open here and was in none of these: it is open no more, or open
+ *	 in a way that 1 does not list.  By id.
+ *
+ * And once a day or so, and at first, a scan of everything (5), which finds the
+ * changes that move no date and the rows that are gone.  It goes in windows over
+ * "created", several at once, each by id within; a window is the unit in which
+ * it is taken up.  What has no date is in no window, so where either end of the
+ * order by "created" has such, or the counts say so, a last pass goes over
+ * everything by id.  What windows did
+ * not return is read once more by id before it is marked missing, and nothing
+ * is where too much would be: a token that lost rights sees fewer rows.
+ *
+ * A list ends with an empty page, or with a short one where the tenant's count
+ * agrees.  A short page alone does not end it: a tenant that filters a page
+ * after cutting it would make us stop early.
  *
  *-------------------------------------------------------------------------
  */
 #include "postgres.h"
 
 #include "api.h"
+#include "filter.h"
+#include "item.h"
 #include "json.h"
+#include "lib/ilist.h"
 #include "pull.h"
 #include "utils/palloc.h"
+
+/*
+ * How far behind a watermark a cycle looks again: rows of transactions that
+ * took that long in the tenant, and clocks of its machines that differ.
+ */
+#define OVERLAP_US (5 * 60 * USECS_PER_SEC)
+
+/*
+ * Rows in a window of a scan.  A window that was broken off is read again, and
+ * the ids of what is stored in it are kept in memory: neither may be large.
+ * Each costs a request for where it begins, so they may not be small either.
+ */
+#define DEFAULT_WINDOW_ROWS 10000
+#define MAX_WINDOWS 1000
+
+/*
+ * Rows by which a page of step 3 begins within the one before it.  So many
+ * rows may vanish from what was read, and none behind is missed.
+ */
+#define ANCHOR_ROWS 10
+
+/* How often step 3 goes back because a page did not join the one before. */
+#define MAX_STEPS_BACK 3
+
+/* How often rows are counted where the counts say that some have no date. */
+#define MAX_COUNTS 3
+
+/* What is asked for: the two ends of all, and what has a date. */
+#define NUM_COUNTS 3
+
+/* Before any row, to ask for rows that have a date at all. */
+#define DATED "created ge \"1970-01-01T00:00:00.000Z\""
+
+#define SORT_BY_ID ITEM_ID_KEY
+#define SORT_BY_CREATED "created," ITEM_ID_KEY
+#define SORT_NEWEST_FIRST "-created," ITEM_ID_KEY
+#define SORT_CHANGED_FIRST "-modified," ITEM_ID_KEY
+
+#define CURSOR_VERSION 2
+
+typedef enum Phase
+{
+	PHASE_ACTED,
+	PHASE_LISTS,				/* steps 1 to 3 */
+	PHASE_ASK_OPEN,
+	PHASE_UNRETURNED,
+	PHASE_MEASURE,
+	PHASE_BOUNDS,
+	PHASE_WINDOWS,
+	PHASE_COUNTS,
+	PHASE_REST,
+	PHASE_ASK_MISSING,
+	PHASE_RECHECK,
+	PHASE_MARK,
+	PHASE_DONE
+} Phase;
+
+/* One list of the tenant's, read page by page, one page at a time. */
+struct PullLane
+{
+	dlist_node	node;			/* in Pull.lanes while it is not done */
+	PullStep	step;
+	bool		fetching;
+	bool		done;
+	int			number;			/* of the window, or of the measurement */
+	const char *filter;			/* without what pages add to it */
+	char	   *after;			/* last id seen; NULL: none */
+	int64		seen;
+	int64		total;			/* -1: not told */
+	int64		offset;
+
+	/* step 2 */
+	TimestampTz bound;
+
+	/* step 3, see changed_page() */
+	bool		walking;
+	bool		scattered;
+	int64		low;			/* rows known to lead with null modified */
+	int64		high;			/* where they end at the latest, -1: unknown */
+	int64		leap;
+	int64		first;			/* offset of the first page that was walked */
+	TimestampTz last_modified;
+	char	   *anchors[ANCHOR_ROWS];
+	int			nanchors;
+	int			steps_back;
+};
 
 struct Pull
 {
 	MemoryContext cxt;
-	char	   *after;			/* NULL: nothing seen yet */
+	PullPlan	plan;
+	int			anchor_rows;	/* ANCHOR_ROWS, or what pages have room for */
+	Phase		phase;
+	dlist_head	lanes;
+	int			under_way;		/* pages asked for */
+	int			next;			/* next lane of the phase to open */
 	int64		seen;
 	int64		total;
-	bool		fetching;		/* a page is under way */
-	bool		done;
+	PullMarks	marks;
+
+	/* ids of the batches of the phase */
+	const char *const *ids;
+	int			nids;
+
+	/* of a scan */
+	TimestampTz started;
+	bool		resumed;
+	int64		dated;			/* rows with a date at its start */
+	int64		window_total;	/* windows, 0: not decided yet */
+	TimestampTz *bounds;		/* between windows, ascending */
+	int			nbounds;
+	bool	   *stored;			/* by window */
+	int64		count_all;
+	bool		saw_undated;	/* at an end of the order by created */
+	bool		rest_read;
+	int64		count_dated;
+	int			counts_asked;
+	char		problem[PULL_PROBLEM_LEN];
 };
 
-/*
- * Ids stand in a cursor as http_encode() writes them: a database whose encoding
- * lacks a character of one could not store it else.
- */
-static char *
-decoded(const char *text)
+/* ----------------------------------------------------------------- beginning */
+
+static const char **
+copy_ids(const char *const *ids, int nids)
 {
-	char	   *result = pstrdup(text);
-	char	   *out = result;
+	const char **copy = palloc(sizeof(char *) * Max(nids, 1));
 
-	for (; *text; text++)
-	{
-		unsigned int c;
-
-		if (*text == '%' && sscanf(text + 1, "%2x", &c) == 1)
-		{
-			*out++ = (char) c;
-			text += 2;
-		}
-		else
-			*out++ = *text;
-	}
-	*out = '\0';
-	return result;
+	for (int i = 0; i < nids; i++)
+		copy[i] = pstrdup(ids[i]);
+	return copy;
 }
 
+static TimestampTz
+cursor_time(const JsonValue *v)
+{
+	const char *text = json_string(v);
+
+	return text ? item_parse_time(text) : DT_NOBEGIN;
+}
+
+/* The windows of a cursor, and which of them are stored. */
+static bool
+load_windows(Pull *pull, const JsonValue *bounds, const char *stored)
+{
+	int			n = json_size(bounds);
+	int			i = 0;
+
+	if (stored == NULL || strlen(stored) != (size_t) n + 1 || n >= MAX_WINDOWS)
+		return false;
+	pull->bounds = palloc(sizeof(TimestampTz) * Max(n, 1));
+	pull->stored = palloc0(sizeof(bool) * (n + 1));
+	for (const JsonValue *b = json_first(bounds); b != NULL; b = json_next(b), i++)
+	{
+		pull->bounds[i] = cursor_time(b);
+		if (pull->bounds[i] == DT_NOBEGIN ||
+			(i > 0 && pull->bounds[i] <= pull->bounds[i - 1]))
+			return false;
+	}
+	pull->nbounds = n;
+	pull->window_total = n + 1;
+	for (i = 0; i <= n; i++)
+	{
+		pull->stored[i] = stored[i] == '1';
+		pull->resumed = pull->resumed || pull->stored[i];
+	}
+	return true;
+}
+
+/* One of another release, or damaged: start anew, which is always right. */
 static void
-load_cursor(Pull *pull, const char *cursor)
+load_cursor(Pull *pull, const char *text)
 {
 	const char *problem;
-	const JsonValue *c = json_parse(cursor, strlen(cursor), CurrentMemoryContext, &problem);
-	const char *after = json_get_string(c, "after");
+	const JsonValue *c = json_parse(text, strlen(text), pull->cxt, &problem);
+	int64		version;
 
-	/* one of another release: start anew, which is always right */
-	if (after == NULL || !json_get_int64(c, "seen", &pull->seen))
-		return;
-	pull->after = decoded(after);
-	if (!json_get_int64(c, "total", &pull->total))
+	if (!json_get_int64(c, "version", &version) || version != CURSOR_VERSION ||
+		(pull->started = cursor_time(json_get(c, "started"))) == DT_NOBEGIN ||
+		!json_get_int64(c, "dated", &pull->dated) ||
+		!json_get_int64(c, "total", &pull->total) ||
+		!json_get_int64(c, "seen", &pull->seen) ||
+		!load_windows(pull, json_get(c, "bounds"), json_get_string(c, "stored")) ||
+		!pull->resumed)
+	{
+		pull->resumed = false;
+		pull->window_total = 0;
+		pull->seen = 0;
 		pull->total = -1;
+		return;
+	}
+	pull->marks.created_watermark = cursor_time(json_get(c, "newest"));
+	pull->marks.modified_watermark = pull->marks.created_watermark;
+	pull->phase = PHASE_WINDOWS;
 }
 
 Pull *
-pull_create(const char *cursor)
+pull_create(const PullPlan *plan)
 {
 	Pull	   *pull = palloc0(sizeof(Pull));
 
 	pull->cxt = CurrentMemoryContext;
-	pull->total = -1;
-	if (cursor != NULL)
-		load_cursor(pull, cursor);
+	pull->plan = *plan;
+	pull->plan.acted_items = copy_ids(plan->acted_items, plan->nacted_items);
+	pull->plan.acted_requests = copy_ids(plan->acted_requests, plan->nacted_requests);
+	pull->plan.cursor = NULL;
+	if (plan->page_rows == 0)
+		pull->plan.page_rows = API_MAX_PAGE;
+	pull->anchor_rows = Min(ANCHOR_ROWS, pull->plan.page_rows / 3);
+	if (plan->window_rows == 0)
+		pull->plan.window_rows = DEFAULT_WINDOW_ROWS;
+	dlist_init(&pull->lanes);
+	pull->total = pull->dated = -1;
+	pull->marks.created_watermark = pull->marks.modified_watermark = DT_NOBEGIN;
+	pull->marks.null_modified = -1;
+	pull->phase = plan->kind == PULL_CYCLE ? PHASE_ACTED : PHASE_MEASURE;
+	if (plan->kind == PULL_SCAN && plan->cursor != NULL)
+		load_cursor(pull, plan->cursor);
+	if (!pull->resumed)
+		pull->started = plan->now;
 	return pull;
+}
+
+/* --------------------------------------------------------------------- lanes */
+
+static PullLane *
+open_lane(Pull *pull, PullStep step, const char *filter)
+{
+	PullLane   *lane = palloc0(sizeof(PullLane));
+
+	lane->step = step;
+	lane->filter = filter;
+	lane->total = -1;
+	lane->high = -1;
+	lane->last_modified = DT_NOBEGIN;
+	dlist_push_tail(&pull->lanes, &lane->node);
+	return lane;
+}
+
+static void
+close_lane(PullLane *lane)
+{
+	lane->done = true;
+	dlist_delete(&lane->node);
+}
+
+/* The next batch of ids as a lane, or NULL. */
+static PullLane *
+open_batch(Pull *pull, PullStep step)
+{
+	int			most = Min(API_MAX_IDS_IN_FILTER, pull->plan.page_rows);
+	int			n = Min(pull->nids - pull->next, most);
+	PullLane   *lane;
+
+	if (n <= 0)
+		return NULL;
+	lane = open_lane(pull, step, filter_items(pull->ids + pull->next, n));
+	pull->next += n;
+	return lane;
+}
+
+/* What sessions acted on: items that are stored here, then other requests. */
+static PullLane *
+open_acted(Pull *pull)
+{
+	const PullPlan *plan = &pull->plan;
+	PullLane   *lane;
+	int			first,
+				n;
+
+	pull->ids = plan->acted_items;
+	pull->nids = plan->nacted_items;
+	if ((lane = open_batch(pull, PULL_STEP_ACTED)) != NULL)
+		return lane;
+	first = pull->next - plan->nacted_items;
+	n = Min(plan->nacted_requests - first, Max(plan->requests_per_filter, 1));
+	if (n <= 0)
+		return NULL;
+	pull->next += n;
+	return open_lane(pull, PULL_STEP_ACTED, filter_requests(plan->acted_requests + first, n));
+}
+
+/* Where a step begins: the watermark less the overlap. */
+static TimestampTz
+less_overlap(TimestampTz watermark)
+{
+	return watermark == DT_NOBEGIN ? DT_NOBEGIN : watermark - OVERLAP_US;
+}
+
+static PullLane *
+open_list(Pull *pull)
+{
+	PullLane   *lane;
+
+	switch (pull->next++)
+	{
+		case 0:
+			return open_lane(pull, PULL_STEP_OPEN, NULL);
+		case 1:
+			lane = open_lane(pull, PULL_STEP_NEW, NULL);
+			lane->bound = filter_floor(less_overlap(pull->plan.created_watermark));
+			return lane;
+		case 2:
+			lane = open_lane(pull, PULL_STEP_CHANGED, NULL);
+			/* some of the nulls: to see that they end where they did */
+			lane->offset = Max(pull->plan.null_modified - pull->anchor_rows, 0);
+			lane->leap = pull->plan.page_rows;
+			return lane;
+		default:
+			return NULL;
+	}
+}
+
+/* Where windows meet: rows of the list by created, each a window further. */
+static PullLane *
+open_bound(Pull *pull)
+{
+	PullLane   *lane;
+
+	if (pull->next >= pull->nbounds)
+		return NULL;
+	lane = open_lane(pull, PULL_STEP_MEASURE, DATED);
+	lane->number = pull->next++;
+	lane->offset = pull->dated * (lane->number + 1) / (pull->nbounds + 1);
+	return lane;
+}
+
+static PullLane *
+open_window(Pull *pull)
+{
+	PullRange	range;
+	PullLane   *lane;
+
+	while (pull->next < pull->window_total && pull->stored[pull->next])
+		pull->next++;
+	if (pull->next >= pull->window_total)
+		return NULL;
+	lane = open_lane(pull, PULL_STEP_WINDOW, NULL);
+	lane->number = pull->next++;
+	range = pull_range(pull, lane);
+	lane->filter = filter_created(range.from, range.to);
+	return lane;
+}
+
+/* Both ends of the order, wherever it has rows without a date; and the counts. */
+static PullLane *
+open_count(Pull *pull)
+{
+	PullLane   *lane;
+
+	if (pull->next >= NUM_COUNTS)
+		return NULL;
+	lane = open_lane(pull, PULL_STEP_MEASURE, pull->next < 2 ? NULL : DATED);
+	lane->number = pull->next++;
+	return lane;
+}
+
+/* The next list that the phase wants read, or NULL where all are open. */
+static PullLane *
+next_lane(Pull *pull)
+{
+	switch (pull->phase)
+	{
+		case PHASE_ACTED:
+			return open_acted(pull);
+		case PHASE_LISTS:
+			return open_list(pull);
+		case PHASE_UNRETURNED:
+			return open_batch(pull, PULL_STEP_UNRETURNED);
+		case PHASE_RECHECK:
+			return open_batch(pull, PULL_STEP_RECHECK);
+		case PHASE_MEASURE:
+			return pull->next++ == 0 ? open_lane(pull, PULL_STEP_MEASURE, DATED) : NULL;
+		case PHASE_BOUNDS:
+			return open_bound(pull);
+		case PHASE_WINDOWS:
+			return open_window(pull);
+		case PHASE_COUNTS:
+			return open_count(pull);
+		case PHASE_REST:
+			return pull->next++ == 0 ? open_lane(pull, PULL_STEP_REST, NULL) : NULL;
+		default:
+			return NULL;
+	}
+}
+
+/* ------------------------------------------------------------------- fetching */
+
+static void
+describe_measure(const Pull *pull, const PullLane *lane, PullFetch *fetch)
+{
+	fetch->limit = 1;
+	fetch->offset = lane->offset;
+	fetch->filters = lane->filter;
+	fetch->sorters = pull->phase == PHASE_MEASURE ||
+		(pull->phase == PHASE_COUNTS && lane->number == 1) ? SORT_NEWEST_FIRST : SORT_BY_CREATED;
+	fetch->count = pull->phase != PHASE_BOUNDS;
+	fetch->wants_times = true;
+}
+
+static void
+describe(const Pull *pull, PullLane *lane, PullFetch *fetch)
+{
+	memset(fetch, 0, sizeof(PullFetch));
+	fetch->lane = lane;
+	fetch->step = lane->step;
+	fetch->limit = pull->plan.page_rows;
+	fetch->count = true;
+	switch (lane->step)
+	{
+		case PULL_STEP_MEASURE:
+			describe_measure(pull, lane, fetch);
+			break;
+		case PULL_STEP_NEW:
+			fetch->filters = lane->bound == DT_NOBEGIN ? DATED :
+				filter_created(lane->bound, DT_NOBEGIN);
+			fetch->sorters = SORT_BY_CREATED;
+			fetch->offset = lane->offset;
+			fetch->wants_times = true;
+			break;
+		case PULL_STEP_CHANGED:
+			fetch->sorters = SORT_CHANGED_FIRST;
+			fetch->offset = lane->offset;
+			fetch->wants_times = true;
+			break;
+		default:
+			fetch->filters = lane->filter == NULL && lane->after == NULL ? NULL :
+				filter_after(lane->filter, lane->after);
+			fetch->sorters = SORT_BY_ID;
+			fetch->executing = lane->step == PULL_STEP_OPEN;
+			fetch->count = lane->after == NULL;
+			fetch->begins = lane->after == NULL &&
+				(lane->step == PULL_STEP_WINDOW || lane->step == PULL_STEP_REST);
+			break;
+	}
+}
+
+static PullLane *
+idle_lane(Pull *pull)
+{
+	dlist_iter	iter;
+
+	dlist_foreach(iter, &pull->lanes)
+	{
+		PullLane   *lane = dlist_container(PullLane, node, iter.cur);
+
+		if (!lane->fetching)
+			return lane;
+	}
+	return NULL;
+}
+
+/* -------------------------------------------------------------------- phases */
+
+static void
+enter(Pull *pull, Phase phase)
+{
+	pull->phase = phase;
+	pull->next = 0;
+}
+
+static int
+compare_times(const void *a, const void *b)
+{
+	TimestampTz x = *(const TimestampTz *) a;
+	TimestampTz y = *(const TimestampTz *) b;
+
+	return (x > y) - (x < y);
+}
+
+/* The bounds have come, in any order and some of them equal or not at all. */
+static void
+settle_windows(Pull *pull)
+{
+	int			n = 0;
+
+	qsort(pull->bounds, pull->nbounds, sizeof(TimestampTz), compare_times);
+	for (int i = 0; i < pull->nbounds; i++)
+	{
+		TimestampTz t = filter_floor(pull->bounds[i]);
+
+		if (t != DT_NOBEGIN && (n == 0 || t > pull->bounds[n - 1]))
+			pull->bounds[n++] = t;
+	}
+	pull->nbounds = n;
+	pull->window_total = n + 1;
+	pull->stored = palloc0(sizeof(bool) * (n + 1));
+	enter(pull, PHASE_WINDOWS);
+}
+
+/* The size is known: how many windows? */
+static void
+plan_windows(Pull *pull)
+{
+	int64		rows = pull->plan.window_rows;
+	int64		n = pull->dated <= 0 ? 1 : Min((pull->dated + rows - 1) / rows, MAX_WINDOWS);
+
+	pull->nbounds = (int) n - 1;
+	pull->bounds = palloc0(sizeof(TimestampTz) * Max(pull->nbounds, 1));
+	if (pull->nbounds > 0)
+		enter(pull, PHASE_BOUNDS);
+	else
+		settle_windows(pull);
+}
+
+/*
+ * Windows leave out what has no date.  A row like that which stands still is at
+ * an end of the order whatever happens meanwhile; counting is for a tenant that
+ * has them elsewhere, and repeated, because rows come in between.
+ */
+static void
+after_counts(Pull *pull)
+{
+	bool		more = pull->count_dated >= 0 && pull->count_all > pull->count_dated;
+
+	if (pull->saw_undated || (more && ++pull->counts_asked >= MAX_COUNTS))
+	{
+		pull->rest_read = true;
+		enter(pull, PHASE_REST);
+	}
+	else
+		enter(pull, more ? PHASE_COUNTS : PHASE_ASK_MISSING);
+}
+
+/* All of a phase is read: which is next? */
+static void
+next_phase(Pull *pull)
+{
+	switch (pull->phase)
+	{
+		case PHASE_ACTED:
+			enter(pull, PHASE_LISTS);
+			break;
+		case PHASE_LISTS:
+			enter(pull, PHASE_ASK_OPEN);
+			break;
+		case PHASE_UNRETURNED:
+			enter(pull, PHASE_DONE);
+			break;
+		case PHASE_MEASURE:
+			plan_windows(pull);
+			break;
+		case PHASE_BOUNDS:
+			settle_windows(pull);
+			break;
+		case PHASE_WINDOWS:
+			/* a single window has no bounds, so it leaves nothing out */
+			enter(pull, pull->nbounds > 0 ? PHASE_COUNTS : PHASE_ASK_MISSING);
+			break;
+		case PHASE_COUNTS:
+			after_counts(pull);
+			break;
+		case PHASE_REST:
+			enter(pull, PHASE_ASK_MISSING);
+			break;
+		case PHASE_RECHECK:
+			enter(pull, PHASE_MARK);
+			break;
+		default:
+			break;
+	}
+}
+
+/* What the carrier is asked for where it is not a page. */
+static PullAction
+phase_action(const Pull *pull)
+{
+	switch (pull->phase)
+	{
+		case PHASE_ASK_OPEN:
+			return PULL_ASK_OPEN;
+		case PHASE_ASK_MISSING:
+			return pull->plan.marks ? PULL_ASK_MISSING : PULL_DONE;
+		case PHASE_MARK:
+			return PULL_MARK;
+		case PHASE_DONE:
+			return PULL_DONE;
+		default:
+			return PULL_FETCH;
+	}
 }
 
 PullAction
 pull_next(Pull *pull, PullFetch *fetch)
 {
-	if (pull->done)
-		return PULL_DONE;
-	if (pull->fetching)
-		return PULL_WAIT;
-	pull->fetching = true;
-	fetch->after = pull->after;
-	fetch->limit = API_MAX_PAGE;
-	fetch->count = pull->total < 0;
-	return PULL_FETCH;
+	MemoryContext old = MemoryContextSwitchTo(pull->cxt);
+	PullAction	action = PULL_WAIT;
+
+	while (pull->under_way < Max(pull->plan.max_concurrency, 1))
+	{
+		PullLane   *lane = idle_lane(pull);
+
+		if (lane == NULL)
+			lane = next_lane(pull);
+		if (lane != NULL)
+		{
+			describe(pull, lane, fetch);
+			lane->fetching = true;
+			pull->under_way++;
+			action = PULL_FETCH;
+			break;
+		}
+		if (pull->under_way > 0)
+			break;
+		if ((action = phase_action(pull)) != PULL_FETCH)
+			break;
+		action = PULL_WAIT;
+		next_phase(pull);
+	}
+	MemoryContextSwitchTo(old);
+	return action;
+}
+
+/* -------------------------------------------------------------- pages by id */
+
+static char *
+copy_id(const PullItem *item)
+{
+	return pnstrdup(item->id, item->id_len);
+}
+
+static bool
+is_id(const PullItem *item, const char *id)
+{
+	return item->id != NULL && strlen(id) == item->id_len &&
+		memcmp(item->id, id, item->id_len) == 0;
+}
+
+/* A page that ends a list: an empty one, or a short one that the count agrees with. */
+static bool
+is_last(const Pull *pull, const PullPage *page, int64 behind, int64 total)
+{
+	return page->nitems == 0 ||
+		(page->nitems < pull->plan.page_rows && total >= 0 && behind >= total);
+}
+
+static const char *
+id_page(Pull *pull, PullLane *lane, const PullPage *page)
+{
+	const PullItem *last = NULL;
+
+	if (lane->after == NULL)
+		lane->total = page->total;
+	lane->seen += page->nitems;
+	for (int i = page->nitems - 1; i >= 0 && last == NULL; i--)
+	{
+		if (page->items[i].id != NULL)
+			last = &page->items[i];
+	}
+	if (is_last(pull, page, lane->seen, lane->total))
+	{
+		close_lane(lane);
+		return NULL;
+	}
+	if (last == NULL)
+		return "no item of the page has an accountActivityItemId";
+	/* the tenant's order may not be ours, so only standing still is wrong */
+	if (lane->after != NULL && is_id(last, lane->after))
+		return "the page ends where the one before it ended";
+	lane->after = copy_id(last);
+	return NULL;
+}
+
+/* ------------------------------------------------------------- watermarks */
+
+/*
+ * A watermark is the latest of the tenant's times that was seen, but not later
+ * than the tenant's clock: a row that is dated in the future would hide all
+ * that comes before it.
+ */
+static void
+raise_watermark(TimestampTz *watermark, TimestampTz t, TimestampTz date)
+{
+	if (date != DT_NOBEGIN && t > date)
+		t = date;
+	if (t != DT_NOBEGIN && t > *watermark)
+		*watermark = t;
+}
+
+/* ---------------------------------------------------------- step 2: new rows */
+
+/*
+ * By created from the bound.  The next page begins at the last row's created,
+ * so that offsets cannot drift; where a whole page has one and the same, it
+ * goes on by offset until that has passed.
+ */
+static const char *
+new_page(Pull *pull, PullLane *lane, const PullPage *page)
+{
+	TimestampTz last = DT_NOBEGIN;
+
+	for (int i = 0; i < page->nitems; i++)
+	{
+		TimestampTz t = page->items[i].created;
+
+		raise_watermark(&pull->marks.created_watermark, t, page->date);
+		if (t > last)
+			last = t;
+	}
+	if (is_last(pull, page, lane->offset + page->nitems, page->total))
+	{
+		close_lane(lane);
+		return NULL;
+	}
+	if (page->nitems >= pull->plan.page_rows && filter_floor(last) > lane->bound)
+	{
+		lane->bound = filter_floor(last);
+		lane->offset = 0;
+	}
+	else
+		lane->offset += page->nitems;
+	return NULL;
+}
+
+/* ------------------------------------------------------ step 3: changed rows */
+
+/*
+ * Rows without "modified" may lead the order, by thousands, and must not be
+ * read each time: a cycle begins where they ended in the last one.  This
+ * narrows down where that is now, between low, up to where they are known to
+ * reach, and high.  That needs them to be together: where one turns up behind
+ * a row that has a date, the tenant sorts them otherwise, and nothing is left
+ * out.
+ */
+static bool
+find_first_dated(const Pull *pull, PullLane *lane, const PullPage *page)
+{
+	int			nulls = 0;
+	int			rows = pull->plan.page_rows;
+
+	while (nulls < page->nitems && page->items[nulls].modified == DT_NOBEGIN)
+		nulls++;
+	if (nulls < page->nitems && (nulls > 0 || lane->offset == lane->low))
+	{
+		lane->low = lane->offset + nulls;
+		lane->first = lane->offset;
+		lane->walking = true;
+		return true;
+	}
+	if (page->nitems > 0 && nulls == page->nitems)
+		lane->low = lane->offset + nulls;
+	else if (lane->offset > lane->low)
+		lane->high = lane->offset;
+	else
+	{
+		close_lane(lane);		/* nothing is here: no row has a date */
+		return false;
+	}
+	if (lane->high < 0)
+	{
+		lane->offset = lane->low + lane->leap - rows;
+		lane->leap *= 2;
+	}
+	else if (lane->high - lane->low <= rows)
+		lane->offset = lane->low;
+	else
+		lane->offset = lane->low + (lane->high - lane->low) / 2;
+	return false;
+}
+
+static bool
+has_scattered_nulls(const PullLane *lane, const PullPage *page)
+{
+	bool		dated = lane->last_modified != DT_NOBEGIN;
+
+	for (int i = 0; i < page->nitems; i++)
+	{
+		if (page->items[i].modified != DT_NOBEGIN)
+			dated = true;
+		/* at the end of the order they are together as well */
+		else if (dated && i + 1 < page->nitems && page->items[i + 1].modified != DT_NOBEGIN)
+			return true;
+	}
+	return false;
+}
+
+/*
+ * Does the page join the one before it?  Its rows are newer than the last one
+ * there, or one of that one's last rows is among them.
+ */
+static bool
+joins(const PullLane *lane, const PullPage *page)
+{
+	if (lane->nanchors == 0 || page->nitems == 0)
+		return true;
+	if (page->items[0].modified != DT_NOBEGIN && lane->last_modified != DT_NOBEGIN &&
+		page->items[0].modified > lane->last_modified)
+		return true;
+	for (int i = 0; i < page->nitems; i++)
+	{
+		for (int k = 0; k < lane->nanchors; k++)
+		{
+			if (is_id(&page->items[i], lane->anchors[k]))
+				return true;
+		}
+	}
+	return false;
+}
+
+static void
+note_anchors(const Pull *pull, PullLane *lane, const PullPage *page)
+{
+	lane->nanchors = 0;
+	for (int i = Max(page->nitems - pull->anchor_rows, 0); i < page->nitems; i++)
+	{
+		if (page->items[i].id != NULL)
+			lane->anchors[lane->nanchors++] = copy_id(&page->items[i]);
+		if (page->items[i].modified != DT_NOBEGIN)
+			lane->last_modified = page->items[i].modified;
+	}
+}
+
+/* Begin again at the head, and leave nothing out. */
+static void
+restart_changed(PullLane *lane)
+{
+	lane->scattered = true;
+	lane->walking = true;
+	lane->offset = lane->low = lane->first = 0;
+	lane->nanchors = 0;
+	lane->last_modified = DT_NOBEGIN;
+}
+
+/* The last page of step 3: rows older than what the last cycle has seen. */
+static bool
+is_old_enough(const Pull *pull, const PullPage *page)
+{
+	TimestampTz bound = less_overlap(pull->plan.modified_watermark);
+
+	for (int i = page->nitems - 1; i >= 0; i--)
+	{
+		if (page->items[i].modified != DT_NOBEGIN)
+			return page->items[i].modified < bound;
+	}
+	return false;				/* null says nothing */
+}
+
+static const char *
+changed_page(Pull *pull, PullLane *lane, const PullPage *page)
+{
+	int64		behind = lane->offset + page->nitems;
+
+	for (int i = 0; i < page->nitems; i++)
+		raise_watermark(&pull->marks.modified_watermark, page->items[i].modified, page->date);
+	if (!lane->walking && !find_first_dated(pull, lane, page))
+	{
+		if (lane->done)
+			pull->marks.null_modified = lane->low;
+		return NULL;
+	}
+	if (!lane->scattered && has_scattered_nulls(lane, page))
+	{
+		pull->marks.null_modified = 0;
+		if (lane->first > 0)
+		{
+			restart_changed(lane);
+			return NULL;
+		}
+		lane->scattered = true;
+	}
+	if (!joins(lane, page) && lane->steps_back < MAX_STEPS_BACK)
+	{
+		lane->steps_back++;
+		lane->offset = Max(lane->offset - (pull->plan.page_rows - pull->anchor_rows), 0);
+		return NULL;
+	}
+	if (is_old_enough(pull, page) || is_last(pull, page, behind, page->total))
+	{
+		close_lane(lane);
+		pull->marks.null_modified = lane->scattered ? 0 : lane->low;
+		return NULL;
+	}
+	note_anchors(pull, lane, page);
+	lane->offset = page->nitems > pull->anchor_rows ? behind - pull->anchor_rows : behind;
+	return NULL;
+}
+
+/* ------------------------------------------------------------ measurements */
+
+static const char *
+measure_page(Pull *pull, PullLane *lane, const PullPage *page)
+{
+	TimestampTz created = page->nitems > 0 ? page->items[0].created : DT_NOBEGIN;
+
+	close_lane(lane);
+	switch (pull->phase)
+	{
+		case PHASE_MEASURE:
+			pull->dated = pull->total = page->total;
+
+			/*
+			 * What changes from now on is later than the newest row of now, as
+			 * the tenant dates it; its own clock is in no answer for sure.
+			 */
+			raise_watermark(&pull->marks.created_watermark, created, page->date);
+			pull->marks.modified_watermark = pull->marks.created_watermark;
+			break;
+		case PHASE_BOUNDS:
+			pull->bounds[lane->number] = created;
+			break;
+		default:
+			if (lane->number == NUM_COUNTS - 1)
+				pull->count_dated = page->total;
+			else
+			{
+				pull->count_all = page->total;
+				if (page->nitems > 0 && created == DT_NOBEGIN)
+					pull->saw_undated = true;
+			}
+			break;
+	}
+	return NULL;
+}
+
+/*
+ * A tenant that shows far fewer rows at the end of a scan than at its start
+ * has not lost them: the token has lost rights.
+ */
+static const char *
+check_count(Pull *pull)
+{
+	if (!pull->plan.marks || pull->dated <= 0 || pull->count_dated < 0 ||
+		pull->count_dated >= pull->dated * (1 - pull->plan.missing_limit))
+		return NULL;
+	snprintf(pull->problem, PULL_PROBLEM_LEN,
+			 "the tenant showed " INT64_FORMAT " dated rows when the scan began and " INT64_FORMAT " at its end",
+			 pull->dated, pull->count_dated);
+	return pull->problem;
+}
+
+/* --------------------------------------------------------------- every page */
+
+const char *
+pull_page(Pull *pull, const PullPage *page, bool *ends)
+{
+	MemoryContext old = MemoryContextSwitchTo(pull->cxt);
+	PullLane   *lane = page->lane;
+	const char *problem;
+
+	lane->fetching = false;
+	pull->under_way--;
+	if (lane->step != PULL_STEP_MEASURE)
+		pull->seen += page->nitems;
+	if (lane->step == PULL_STEP_MEASURE)
+	{
+		problem = measure_page(pull, lane, page);
+		if (problem == NULL && pull->phase == PHASE_COUNTS && lane->number == NUM_COUNTS - 1)
+			problem = check_count(pull);
+	}
+	else if (lane->step == PULL_STEP_NEW)
+		problem = new_page(pull, lane, page);
+	else if (lane->step == PULL_STEP_CHANGED)
+		problem = changed_page(pull, lane, page);
+	else
+		problem = id_page(pull, lane, page);
+	/* a single window is measured by itself */
+	if (lane->step == PULL_STEP_WINDOW && pull->nbounds == 0 && pull->total < lane->total)
+		pull->total = lane->total;
+	*ends = lane->done &&
+		(lane->step == PULL_STEP_WINDOW || lane->step == PULL_STEP_REST);
+	MemoryContextSwitchTo(old);
+	return problem;
+}
+
+void
+pull_window_stored(Pull *pull, PullLane *lane)
+{
+	if (lane->step == PULL_STEP_WINDOW)
+		pull->stored[lane->number] = true;
+}
+
+PullRange
+pull_range(const Pull *pull, const PullLane *lane)
+{
+	PullRange	range = {false, false, DT_NOBEGIN, DT_NOBEGIN};
+
+	if (lane->step == PULL_STEP_REST)
+		range.undated = true;
+	else if (pull->nbounds == 0)
+		range.all = true;
+	else
+	{
+		if (lane->number > 0)
+			range.from = pull->bounds[lane->number - 1];
+		if (lane->number < pull->nbounds)
+			range.to = pull->bounds[lane->number];
+	}
+	return range;
+}
+
+bool
+pull_left_out(const Pull *pull, PullRange *range)
+{
+	memset(range, 0, sizeof(PullRange));
+	range->undated = true;
+	return pull->nbounds > 0 && !pull->rest_read;
+}
+
+/* ------------------------------------------------------------------ answers */
+
+static void
+take_ids(Pull *pull, const char *const *ids, int nids, Phase phase)
+{
+	MemoryContext old = MemoryContextSwitchTo(pull->cxt);
+
+	pull->ids = copy_ids(ids, nids);
+	pull->nids = nids;
+	enter(pull, phase);
+	MemoryContextSwitchTo(old);
+}
+
+void
+pull_give_open(Pull *pull, const char *const *ids, int nids)
+{
+	take_ids(pull, ids, nids, PHASE_UNRETURNED);
 }
 
 const char *
-pull_page(Pull *pull, const PullPage *page)
+pull_give_missing(Pull *pull, const PullMissing *missing)
 {
-	char	   *last;
+	bool		any_open = missing->open_stored > 0;
+	int64		stored = any_open ? missing->open_stored : missing->stored;
+	int64		gone = any_open ? missing->open_missing : missing->nids;
 
-	pull->fetching = false;
-	if (page->nitems == 0)
+	/* closed rows go in numbers where a tenant clears up; open ones do not */
+	if (gone > stored * pull->plan.missing_limit)
 	{
-		pull->done = true;
-		return NULL;
+		snprintf(pull->problem, PULL_PROBLEM_LEN,
+				 INT64_FORMAT " of " INT64_FORMAT " %srows would be marked missing, more than accessreq.missing_limit allows",
+				 gone, stored, any_open ? "open " : "");
+		return pull->problem;
 	}
-	if (page->last_id == NULL)
-		return "no item of the page has an accountActivityItemId";
-	last = MemoryContextAlloc(pull->cxt, page->last_id_len + 1);
-	memcpy(last, page->last_id, page->last_id_len);
-	last[page->last_id_len] = '\0';
-	/* the tenant's order may not be ours, so only standing still is wrong */
-	if (pull->after != NULL && strcmp(last, pull->after) == 0)
-		return PULL_STANDS_STILL;
-	if (pull->after != NULL)
-		pfree(pull->after);
-	pull->after = last;
-	pull->seen += page->nitems;
-	if (page->total >= 0 && pull->total < 0)
-		pull->total = pull->seen - page->nitems + page->total;
+	take_ids(pull, missing->ids, missing->nids, PHASE_RECHECK);
 	return NULL;
+}
+
+void
+pull_marked(Pull *pull)
+{
+	enter(pull, PHASE_DONE);
+}
+
+/* ------------------------------------------------------------------- cursor */
+
+static void
+append_time(StringInfo buf, TimestampTz t)
+{
+	appendStringInfoChar(buf, '"');
+	if (t != DT_NOBEGIN)
+		filter_append_time(buf, t, 6);
+	appendStringInfoChar(buf, '"');
 }
 
 void
 pull_cursor(const Pull *pull, StringInfo buf)
 {
-	appendStringInfoString(buf, "{\"after\":");
-	if (pull->after != NULL)
-		appendStringInfo(buf, "\"%s\"", http_encode(pull->after));
-	else
-		appendStringInfoString(buf, "null");
-	appendStringInfo(buf, ",\"seen\":" INT64_FORMAT ",\"total\":" INT64_FORMAT "}",
-					 pull->seen, pull->total);
+	appendStringInfo(buf, "{\"version\":%d,\"started\":", CURSOR_VERSION);
+	append_time(buf, pull->started);
+	appendStringInfoString(buf, ",\"newest\":");
+	append_time(buf, pull->marks.created_watermark);
+	appendStringInfo(buf, ",\"dated\":" INT64_FORMAT ",\"total\":" INT64_FORMAT ",\"seen\":" INT64_FORMAT ",\"bounds\":[",
+					 pull->dated, pull->total, pull->seen);
+	for (int i = 0; i < pull->nbounds; i++)
+	{
+		if (i > 0)
+			appendStringInfoChar(buf, ',');
+		append_time(buf, pull->bounds[i]);
+	}
+	appendStringInfoString(buf, "],\"stored\":\"");
+	for (int i = 0; i < pull->window_total; i++)
+		appendStringInfoChar(buf, pull->stored[i] ? '1' : '0');
+	appendStringInfoString(buf, "\"}");
+}
+
+TimestampTz
+pull_started(const Pull *pull)
+{
+	return pull->started;
+}
+
+bool
+pull_was_resumed(const Pull *pull)
+{
+	return pull->resumed;
 }
 
 PullProgress
@@ -144,4 +1141,10 @@ pull_progress(const Pull *pull)
 	PullProgress p = {pull->seen, pull->total};
 
 	return p;
+}
+
+PullMarks
+pull_marks(const Pull *pull)
+{
+	return pull->marks;
 }

@@ -13,6 +13,7 @@
  */
 #include "postgres.h"
 
+#include "catalog/namespace.h"
 #include "catalog/pg_type.h"
 #include "mb/pg_wchar.h"
 #include "utils/array.h"
@@ -150,6 +151,29 @@ json_to_server(const char *utf8, size_t *len)
 	if (GetDatabaseEncoding() != PG_UTF8 && memchr(utf8, '\\', *len) != NULL)
 		utf8 = unescape_json(utf8, len);
 	return to_server(utf8, len);
+}
+
+/* For where nothing may be raised: outside of any subtransaction. */
+Datum
+row_text_or_none(const char *utf8, size_t len)
+{
+	Oid			conversion;
+	unsigned char *buf;
+	int			encoding = GetDatabaseEncoding();
+
+	if (encoding == PG_UTF8 || encoding == PG_SQL_ASCII)
+		return PointerGetDatum(cstring_to_text_with_len(utf8, (int) len));
+
+	conversion = FindDefaultConversionProc(PG_UTF8, encoding);
+	if (!OidIsValid(conversion))
+		return (Datum) 0;
+	buf = palloc(len * MAX_CONVERSION_GROWTH + 1);
+	if (pg_do_encoding_conversion_buf(conversion, PG_UTF8, encoding,
+									  (unsigned char *) unconstify(char *, utf8), (int) len,
+									  buf, (int) len * MAX_CONVERSION_GROWTH + 1,
+									  true) != (int) len)
+		return (Datum) 0;
+	return CStringGetTextDatum((char *) buf);
 }
 
 Datum
@@ -319,4 +343,20 @@ row_from_work_item(const ItemWorkItem *work_item, Datum *values, bool *nulls)
 	add_owner(&row, &work_item->current_owner);
 	add_time(&row, work_item->modified);
 	Assert(row.n == ROW_WORK_ITEM_COLUMNS);
+}
+
+bool
+row_is_closed_state(const char *state)
+{
+	static const char *const closed[] = {
+		"REQUEST_COMPLETED", "CANCELLED", "TERMINATED", "REJECTED", "PROVISIONING_FAILED",
+		"NOT_ALL_ITEMS_PROVISIONED", "ERROR"
+	};
+
+	for (int i = 0; state != NULL && i < (int) lengthof(closed); i++)
+	{
+		if (strcmp(state, closed[i]) == 0)
+			return true;
+	}
+	return false;
 }

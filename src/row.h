@@ -23,6 +23,9 @@
 
 extern void row_from_item(const StatusItem *item, Datum *values, bool *nulls);
 
+/* Does this state end a request?  OPEN_STATE of tables.h is its opposite. */
+extern bool row_is_closed_state(const char *state);
+
 /*
  * The API's columns of the child tables, in their order, after "ordinal".
  * approval.pending_since is ours and not among them.
@@ -37,8 +40,12 @@ extern void row_from_phase(const ItemPhase *phase, Datum *values, bool *nulls);
 extern void row_from_work_item(const ItemWorkItem *work_item,
 							   Datum *values, bool *nulls);
 
-/* UTF-8 to a text Datum, and to a C string, in the server's encoding. */
+/*
+ * UTF-8 to a text Datum, and to a C string, in the server's encoding; where it
+ * lacks a character 22P05 is raised, and by row_text_or_none() 0 returned.
+ */
 extern Datum row_text(const char *utf8, size_t len);
+extern Datum row_text_or_none(const char *utf8, size_t len);
 extern char *row_cstring(const char *utf8);
 
 /*

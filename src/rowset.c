@@ -154,6 +154,19 @@ decode_item(Store *store, StoreItem *target, StatusItem *item)
 				 errmsg("item has more than one %s", ITEM_ID_KEY)));
 }
 
+/*
+ * Closed, and older than the job keeps: it is not stored, and where it is, the
+ * worker deletes it.
+ */
+static bool
+is_expired(const Store *store, const StatusItem *item)
+{
+	TimestampTz last = item->modified != ITEM_NO_TIME ? item->modified : item->created;
+
+	return store->page->keep_since != DT_NOBEGIN && last != ITEM_NO_TIME &&
+		last < store->page->keep_since && row_is_closed_state(item->state);
+}
+
 void
 rowset_load(Store *store, Rows *rows, StoreItem **items, int n, bool careful)
 {
@@ -170,6 +183,12 @@ rowset_load(Store *store, Rows *rows, StoreItem **items, int n, bool careful)
 		oldcxt = MemoryContextSwitchTo(store->item_cxt);
 		decode_item(store, target, &item);
 		BENCH_PART(BENCH_DECODE);
+		if (is_expired(store, &item))
+		{
+			target->fate = FATE_EXPIRED;
+			MemoryContextSwitchTo(oldcxt);
+			continue;
+		}
 		put_status(store, rows, sets, target, &item);
 		if (careful)
 			sets = rows->changed;

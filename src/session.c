@@ -9,8 +9,10 @@
 
 #include "accessreq.h"
 #include "catalog/pg_type.h"
-#include "common/hashfn.h"
 #include "compat.h"
+#include "executor/spi.h"
+#include "idset.h"
+#include "job.h"
 #include "lib/stringinfo.h"
 #include "mb/pg_wchar.h"
 #include "miscadmin.h"
@@ -18,7 +20,6 @@
 #include "session.h"
 #include "utils/array.h"
 #include "utils/builtins.h"
-#include "utils/hsearch.h"
 #include "utils/jsonb.h"
 #include "storage/ipc.h"
 #include "utils/fmgrprotos.h"
@@ -81,36 +82,10 @@ session_require_arg(FunctionCallInfo fcinfo, int argno, const char *name)
 				 errmsg("argument \"%s\" must not be null", name)));
 }
 
-/* Has this id been seen? */
-static bool
-is_new_id(HTAB *seen, char *id)
-{
-	bool		found;
-
-	/* a table of pointers, compared as strings */
-	(void) hash_search(seen, &id, HASH_ENTER, &found);
-	return !found;
-}
-
-static uint32
-hash_id(const void *key, Size size)
-{
-	const char *id = *(char *const *) key;
-
-	return string_hash(id, strlen(id) + 1);
-}
-
-static int
-match_id(const void *a, const void *b, Size size)
-{
-	return strcmp(*(char *const *) a, *(char *const *) b);
-}
-
 char **
 session_ids_arg(FunctionCallInfo fcinfo, int argno, int *nids)
 {
-	HASHCTL		ctl = {0};
-	HTAB	   *seen;
+	IdSet	   *seen;
 	Datum	   *elements;
 	bool	   *nulls;
 	int			n;
@@ -121,13 +96,7 @@ session_ids_arg(FunctionCallInfo fcinfo, int argno, int *nids)
 		return NULL;
 	deconstruct_array(PG_GETARG_ARRAYTYPE_P(argno), TEXTOID, -1, false, TYPALIGN_INT,
 					  &elements, &nulls, &n);
-	ctl.keysize = sizeof(char *);
-	ctl.entrysize = sizeof(char *);
-	ctl.hash = hash_id;
-	ctl.match = match_id;
-	ctl.hcxt = CurrentMemoryContext;
-	seen = hash_create("accessreq ids", Max(n, 16), &ctl,
-					   HASH_ELEM | HASH_FUNCTION | HASH_COMPARE | HASH_CONTEXT);
+	seen = idset_create(CurrentMemoryContext, n);
 	ids = palloc(sizeof(char *) * Max(n, 1));
 	for (int i = 0; i < n; i++)
 	{
@@ -140,10 +109,10 @@ session_ids_arg(FunctionCallInfo fcinfo, int argno, int *nids)
 			ereport(ERROR,
 					(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
 					 errmsg("an id is empty")));
-		if (is_new_id(seen, id))
+		if (idset_add(seen, id, strlen(id)))
 			ids[(*nids)++] = id;
 	}
-	hash_destroy(seen);
+	idset_free(seen);
 	return ids;
 }
 
@@ -261,6 +230,9 @@ session_write(const Session *session, const char *function,
 	Write		w = {session, function, ids, nids, NULL};
 	const ApiError *error;
 
+	SPI_connect();
+	job_check_origin(session->tenant->server);
+	SPI_finish();
 	PG_ENSURE_ERROR_CLEANUP(log_interrupted, PointerGetDatum(&w));
 	{
 		w.call = call_start(session->calls, spec);

@@ -52,7 +52,8 @@ extern Datum session_answer(const CallSpec *spec, Call *call, bool changes);
 /*
  * Run a call that changes something, to its end, and write its line in the log
  * where log_writes is on; one too where the statement is cancelled or the
- * session ended after it has left.  The caller looks at call_error().
+ * session ended after it has left.  The caller looks at call_error().  Raises
+ * 55000 where the job of the server belongs to another database.
  */
 extern Call *session_write(const Session *session, const char *function,
 						   const char *const *ids, int nids, const CallSpec *spec);

@@ -43,10 +43,12 @@ typedef enum StatementKind
 	STATEMENT_INSERT,
 	STATEMENT_UPDATE,
 	STATEMENT_UPSERT,
-	STATEMENT_DELETE_SURPLUS
+	STATEMENT_DELETE_SURPLUS,
+	STATEMENT_HISTORY_OF_ADDED,
+	STATEMENT_HISTORY_OF_CHANGED
 } StatementKind;
 
-#define NUM_STATEMENTS (STATEMENT_DELETE_SURPLUS + 1)
+#define NUM_STATEMENTS (STATEMENT_HISTORY_OF_CHANGED + 1)
 
 typedef struct Statement
 {
@@ -74,10 +76,11 @@ statement_check(int code)
  * ----------------------------------------------------------------
  */
 
-/* The one parameter of all kept statements. */
+/* The parameters of all kept statements. */
 #define PARAM_SENT_AT "$1"
+#define PARAM_RUN_ID "$2"		/* null for refresh() */
 
-static const Oid statement_types[] = {TIMESTAMPTZOID};
+static const Oid statement_types[] = {TIMESTAMPTZOID, INT8OID};
 
 /*
  * How kept statements find the stored rows.  The server is compared as a
@@ -105,6 +108,23 @@ append_assignments(StringInfo sql, const StoreTable *table, const char *source)
 						 table->columns[i].name, source, table->columns[i].name);
 }
 
+/*
+ * Since when its owner holds a new row's approval: the tenant's time of its last
+ * change, where we have not seen it come.
+ */
+#define PENDING_SINCE_FIRST \
+	"CASE WHEN r.status = 'PENDING' THEN least(coalesce(r.modified, " PARAM_SENT_AT "), " PARAM_SENT_AT ") END"
+
+/*
+ * The stored version of an approval, as m: the one with its id, or, where one of
+ * the two has none, the one at its place.
+ */
+#define MATCHING_APPROVAL \
+	" LEFT JOIN LATERAL (SELECT t.* FROM accessreq.approval t WHERE " SAME_ITEM \
+	" AND (t.approval_id = r.approval_id OR (t.ordinal = r.ordinal" \
+	" AND (t.approval_id IS NULL OR r.approval_id IS NULL)))" \
+	" ORDER BY t.approval_id IS NULL OR r.approval_id IS NULL LIMIT 1) m ON true"
+
 static void
 build_insert(StringInfo sql, TableId id)
 {
@@ -114,10 +134,14 @@ build_insert(StringInfo sql, TableId id)
 	append_columns(sql, table, 0, "");
 	if (id == TABLE_STATUS)
 		appendStringInfoString(sql, ", first_seen_at, changed_at");
+	else if (id == TABLE_APPROVAL)
+		appendStringInfoString(sql, ", pending_since");
 	appendStringInfoString(sql, ") SELECT ");
 	append_columns(sql, table, 0, "r.");
 	if (id == TABLE_STATUS)
 		appendStringInfoString(sql, ", " PARAM_SENT_AT ", " PARAM_SENT_AT);
+	else if (id == TABLE_APPROVAL)
+		appendStringInfoString(sql, ", " PENDING_SINCE_FIRST);
 	appendStringInfo(sql, " FROM added_%s r", table->name);
 }
 
@@ -144,18 +168,27 @@ build_upsert(StringInfo sql, TableId id)
 
 	appendStringInfo(sql, "INSERT INTO accessreq.%s (", table->name);
 	append_columns(sql, table, 0, "");
+	if (id == TABLE_APPROVAL)
+		appendStringInfoString(sql, ", pending_since");
 	appendStringInfoString(sql, ") SELECT ");
 	append_columns(sql, table, 0, "r.");
+	if (id == TABLE_APPROVAL)
+		appendStringInfoString(sql, ", CASE WHEN r.status = 'PENDING' THEN"
+							   " CASE WHEN m.status = 'PENDING'"
+							   " AND m.current_owner_id IS NOT DISTINCT FROM r.current_owner_id"
+							   " THEN m.pending_since ELSE " PARAM_SENT_AT " END END");
 	appendStringInfo(sql, " FROM changed_%s r LEFT JOIN accessreq.%s t"
-					 " ON " SAME_ITEM " AND t.ordinal = r.ordinal"
+					 " ON " SAME_ITEM " AND t.ordinal = r.ordinal%s"
 					 " WHERE t.server IS NULL OR (",
-					 table->name, table->name);
+					 table->name, table->name, id == TABLE_APPROVAL ? MATCHING_APPROVAL : "");
 	append_columns(sql, table, table->nkeys, "t.");
 	appendStringInfoString(sql, ") IS DISTINCT FROM (");
 	append_columns(sql, table, table->nkeys, "r.");
 	appendStringInfoString(sql, ") ON CONFLICT (server, account_activity_item_id, ordinal)"
 						   " DO UPDATE SET ");
 	append_assignments(sql, table, "excluded");
+	if (id == TABLE_APPROVAL)
+		appendStringInfoString(sql, ", pending_since = excluded.pending_since");
 }
 
 static void
@@ -164,6 +197,60 @@ build_delete_surplus(StringInfo sql, TableId id)
 	appendStringInfo(sql, "DELETE FROM accessreq.%s t USING " SIZES_NAME " r"
 					 " WHERE " SAME_ITEM " AND t.ordinal > r.%s",
 					 store_tables[id].name, store_tables[id].name);
+}
+
+/*
+ * What the tenant does not keep: each change that was observed, the first sight
+ * of a row included.  The statements for what has changed compare with what is
+ * stored, so they come before the ones that write it.  Two answers to requests
+ * that left in the same microsecond are one observation; so nothing of it is in
+ * the way of storing a row.
+ */
+#define STATE_CHANGE \
+	"INSERT INTO accessreq.state_change (server, account_activity_item_id, observed_at," \
+	" access_request_id, old_state, new_state, modified, run_id)" \
+	" SELECT r.server, r.account_activity_item_id, " PARAM_SENT_AT ", r.access_request_id,"
+#define APPROVAL_CHANGE \
+	"INSERT INTO accessreq.approval_change (server, account_activity_item_id, ordinal," \
+	" observed_at, approval_id, modified, new_status, new_owner_id, new_owner_name, run_id," \
+	" access_request_id, old_status, old_owner_id, old_owner_name)" \
+	" SELECT r.server, r.account_activity_item_id, r.ordinal, " PARAM_SENT_AT ", r.approval_id," \
+	" r.modified, r.status, r.current_owner_id, r.current_owner_name, " PARAM_RUN_ID "," \
+	" s.access_request_id,"
+#define ITS_STATUS \
+	" LEFT JOIN accessreq.request_status s ON s.server = r.server" \
+	" AND s.account_activity_item_id = r.account_activity_item_id"
+
+static void
+build_history_of_added(StringInfo sql, TableId id)
+{
+	if (id == TABLE_STATUS)
+		appendStringInfoString(sql, STATE_CHANGE " NULL, r.state, r.modified, " PARAM_RUN_ID
+							   " FROM added_request_status r ON CONFLICT DO NOTHING");
+	else
+		appendStringInfoString(sql, APPROVAL_CHANGE " NULL, NULL, NULL"
+							   " FROM added_approval r" ITS_STATUS " ON CONFLICT DO NOTHING");
+}
+
+static void
+build_history_of_changed(StringInfo sql, TableId id)
+{
+	if (id == TABLE_STATUS)
+		appendStringInfoString(sql, STATE_CHANGE " t.state, r.state,"
+							   " CASE WHEN r.modified IS DISTINCT FROM t.modified THEN r.modified END, " PARAM_RUN_ID
+							   " FROM changed_request_status r JOIN accessreq.request_status t ON " SAME_ITEM
+							   " WHERE t.state IS DISTINCT FROM r.state"
+							   " ON CONFLICT (server, account_activity_item_id, observed_at)"
+							   " DO UPDATE SET new_state = excluded.new_state");
+	else
+		appendStringInfoString(sql, APPROVAL_CHANGE " m.status, m.current_owner_id, m.current_owner_name"
+							   " FROM changed_approval r" MATCHING_APPROVAL ITS_STATUS
+							   " WHERE m.status IS DISTINCT FROM r.status"
+							   " OR m.current_owner_id IS DISTINCT FROM r.current_owner_id"
+							   " ON CONFLICT (server, account_activity_item_id, ordinal, observed_at)"
+							   " DO UPDATE SET new_status = excluded.new_status,"
+							   " new_owner_id = excluded.new_owner_id,"
+							   " new_owner_name = excluded.new_owner_name");
 }
 
 static const char *
@@ -186,6 +273,12 @@ statement_sql(TableId table, StatementKind kind)
 		case STATEMENT_DELETE_SURPLUS:
 			build_delete_surplus(&sql, table);
 			break;
+		case STATEMENT_HISTORY_OF_ADDED:
+			build_history_of_added(&sql, table);
+			break;
+		case STATEMENT_HISTORY_OF_CHANGED:
+			build_history_of_changed(&sql, table);
+			break;
 	}
 	return sql.data;
 }
@@ -202,8 +295,8 @@ statement_sql(TableId table, StatementKind kind)
  * page that happens to be planned for; so nothing else is let in.  (JIT,
  * because the penalties would make it look worthwhile.)
  */
-static void
-restrict_planner(void)
+void
+statement_restrict_planner(void)
 {
 	static const struct
 	{
@@ -280,7 +373,7 @@ make_plan(Statement *statement, TableId table, StatementKind kind, BlockNumber s
 	int			guc_level = NewGUCNestLevel();
 	SPIPlanPtr	plan;
 
-	restrict_planner();
+	statement_restrict_planner();
 	plan = SPI_prepare_cursor(statement_sql(table, kind), lengthof(statement_types),
 							  (Oid *) statement_types, CURSOR_OPT_GENERIC_PLAN);
 	if (plan == NULL)
@@ -330,9 +423,11 @@ static uint64
 run_statement(Store *store, TableId table, StatementKind kind)
 {
 	Datum		values[lengthof(statement_types)];
+	const char *nulls = store->page->run_id == 0 ? " n" : NULL;
 
 	values[0] = TimestampTzGetDatum(store->page->sent_at);
-	statement_check(SPI_execute_plan(prepare(table, kind), values, NULL, false, 0));
+	values[1] = Int64GetDatum(store->page->run_id);
+	statement_check(SPI_execute_plan(prepare(table, kind), values, nulls, false, 0));
 	return SPI_processed;
 }
 
@@ -391,8 +486,14 @@ statement_write(Store *store, Rows *rows)
 	register_all_rows(rows);
 	for (TableId i = 0; i < NUM_TABLES; i++)
 	{
+		bool		has_history = i == TABLE_STATUS || i == TABLE_APPROVAL;
+
 		if (rows->added[i].n > 0)
 			(void) run_statement(store, i, STATEMENT_INSERT);
+		if (rows->added[i].n > 0 && has_history)
+			(void) run_statement(store, i, STATEMENT_HISTORY_OF_ADDED);
+		if (rows->changed[i].n > 0 && has_history)
+			(void) run_statement(store, i, STATEMENT_HISTORY_OF_CHANGED);
 		if (rows->changed[i].n > 0)
 		{
 			if (i == TABLE_STATUS)

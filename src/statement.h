@@ -27,6 +27,12 @@ extern void statement_write(Store *store, Rows *rows);
 extern void statement_for_ids(Store *store, const char *sql,
 							  bool (*wanted) (const StoreItem *item));
 
+/*
+ * Let the planner join by the keys' indexes alone, until the caller's nest level
+ * of settings ends.
+ */
+extern void statement_restrict_planner(void);
+
 /* A result of SPI's functions; raises XX000 where it is an error. */
 extern int	statement_check(int code);
 

@@ -11,11 +11,12 @@
 #include "access/xact.h"
 #include "api.h"
 #include "common/hashfn.h"
+#include "filter.h"
 #include "funcapi.h"
 #include "item.h"
 #include "lib/stringinfo.h"
-#include "loop.h"
 #include "miscadmin.h"
+#include "requests.h"
 #include "row.h"
 #include "session.h"
 #include "utils/builtins.h"
@@ -183,7 +184,7 @@ fetch_page(Output *out, ApiStatusQuery *q, Paging *paging)
 		api_error_raise(call_error(call));
 	if (q->count)
 		paging->total = call_response(call)->total_count;
-	items = loop_cut(out->session->tenant, call, &nitems);
+	items = requests_cut(out->session->tenant, call, &nitems);
 	put_items(out, items, nitems);
 	paging->seen += nitems;
 	/* the total counts what stands before row_offset too */
@@ -200,9 +201,9 @@ fetch_page(Output *out, ApiStatusQuery *q, Paging *paging)
 		/* one that ignores the filter would be asked for ever */
 		if (paging->last_id != NULL && strcmp(paging->last_id, id) == 0)
 			api_error_raise(api_error_bad_answer(out->session->tenant, spec.what,
-												 call_response(call), PULL_STANDS_STILL, false));
+												 call_response(call), REQUESTS_STANDS_STILL, false));
 		paging->last_id = id;
-		q->filters = api_filter_after(paging->filters, id);
+		q->filters = filter_after(paging->filters, id);
 		q->offset = 0;
 	}
 	else
@@ -285,7 +286,7 @@ accessreq_status_of(PG_FUNCTION_ARGS)
 	InitMaterializedSRF(fcinfo, 0);
 	session = session_open(fcinfo, 1, CurTransactionContext);
 	output_open(&out, fcinfo, session, PG_INT64_MAX);
-	loop_status_of(session->tenant, session->calls, (const char *const *) ids, nids,
+	requests_read(session->tenant, session->calls, (const char *const *) ids, nids,
 				   put_page, &out);
 	session_close(session);
 	return (Datum) 0;

@@ -35,13 +35,6 @@
 #include "store.h"
 #include "writer.h"
 
-/*
- * objsubid of our two locks on a server.  DROP SERVER takes 0, on purpose not
- * ours: dropping a server must not wait for a pull.
- */
-#define LOCK_SUBID_PULL 1
-#define LOCK_SUBID_PAGE 2
-
 /* A page's context: 250 ids and hashes fit in a block. */
 #define PAGE_BLOCK_SIZE (32 * 1024)
 
@@ -73,7 +66,7 @@ server_lock(Oid serverid, uint16 subid)
 bool
 store_lock_pull(Oid serverid, bool wait)
 {
-	LOCKTAG		tag = server_lock(serverid, LOCK_SUBID_PULL);
+	LOCKTAG		tag = server_lock(serverid, STORE_LOCK_PULL);
 
 	return LockAcquire(&tag, ExclusiveLock, true, !wait) != LOCKACQUIRE_NOT_AVAIL;
 }
@@ -81,7 +74,7 @@ store_lock_pull(Oid serverid, bool wait)
 void
 store_unlock_pull(Oid serverid)
 {
-	LOCKTAG		tag = server_lock(serverid, LOCK_SUBID_PULL);
+	LOCKTAG		tag = server_lock(serverid, STORE_LOCK_PULL);
 
 	(void) LockRelease(&tag, ExclusiveLock, true);
 }
@@ -89,7 +82,7 @@ store_unlock_pull(Oid serverid)
 void
 store_lock_page(Oid serverid)
 {
-	LOCKTAG		tag = server_lock(serverid, LOCK_SUBID_PAGE);
+	LOCKTAG		tag = server_lock(serverid, STORE_LOCK_PAGE);
 
 	(void) LockAcquire(&tag, ExclusiveLock, false, false);
 }
@@ -102,8 +95,8 @@ store_lock_page(Oid serverid)
 static void
 check_locks(const StorePage *page)
 {
-	LOCKTAG		page_tag = server_lock(page->serverid, LOCK_SUBID_PAGE);
-	LOCKTAG		pull_tag = server_lock(page->serverid, LOCK_SUBID_PULL);
+	LOCKTAG		page_tag = server_lock(page->serverid, STORE_LOCK_PAGE);
+	LOCKTAG		pull_tag = server_lock(page->serverid, STORE_LOCK_PULL);
 
 	if (!compat_lock_held_by_me(&page_tag, ExclusiveLock))
 		ereport(ERROR,

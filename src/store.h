@@ -19,6 +19,8 @@ typedef struct StorePage
 	int64		run_id;			/* 0: not part of a run */
 	bool		in_pull;		/* the pull's lock must be held too */
 	bool		keep_raw;
+	TimestampTz keep_since;		/* closed items that are older are left out;
+								 * DT_NOBEGIN: none is */
 	TimestampTz sent_at;		/* when the request that brought it was sent */
 	JsonSpan   *items;			/* of json_cut_page() with ITEM_ID_KEY */
 	int			nitems;
@@ -50,6 +52,13 @@ typedef struct StoreOutcome
  * page, of a pull or of refresh(), takes a second one to the end of the
  * transaction.  DROP SERVER waits for neither.
  */
+/*
+ * objsubid of the two.  DROP SERVER takes 0, on purpose not ours: dropping a
+ * server must not wait for a pull.
+ */
+#define STORE_LOCK_PULL 1
+#define STORE_LOCK_PAGE 2
+
 extern bool store_lock_pull(Oid serverid, bool wait);
 extern void store_unlock_pull(Oid serverid);
 extern void store_lock_page(Oid serverid);

@@ -42,6 +42,16 @@ typedef enum TableId
 
 extern const StoreTable store_tables[NUM_TABLES];
 
+/*
+ * When a row is open: its state is not one of the seven that end a request, so
+ * that one which the tenant adds counts as open.  The index
+ * request_status_open_idx has the same words.
+ */
+#define OPEN_STATE(prefix) \
+	"(" prefix "state IS NULL OR " prefix "state <> ALL (ARRAY['REQUEST_COMPLETED', 'CANCELLED'," \
+	" 'TERMINATED', 'REJECTED', 'PROVISIONING_FAILED', 'NOT_ALL_ITEMS_PROVISIONED', 'ERROR']::text[]))"
+#define OPEN_ROW "missing_since IS NULL AND " OPEN_STATE("")
+
 #define QUARANTINE_TABLE "quarantined_item"
 
 /* The columns that every key leads with, that of QUARANTINE_TABLE too. */

@@ -110,9 +110,8 @@ writer_table(const char *name)
 	return table;
 }
 
-/* Owner of the synced tables. */
-static Oid
-writer_owner(void)
+Oid
+writer_tables_owner(void)
 {
 	Oid			table = writer_table(WRITER_OWNER_TABLE);
 	HeapTuple	tuple = SearchSysCache1(RELOID, ObjectIdGetDatum(table));
@@ -147,7 +146,7 @@ enter(WriterState *state, Oid owner)
 void
 writer_enter(WriterState *state)
 {
-	Oid			owner = writer_owner();
+	Oid			owner = writer_tables_owner();
 
 	guard_check_triggers(owner);
 	enter(state, owner);
@@ -157,7 +156,7 @@ writer_enter(WriterState *state)
 void
 writer_enter_to_read(WriterState *state)
 {
-	enter(state, writer_owner());
+	enter(state, writer_tables_owner());
 	XactReadOnly = true;
 }
 

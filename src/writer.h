@@ -23,6 +23,9 @@ typedef struct WriterState
 	bool		read_only;
 } WriterState;
 
+/* The owner of the synced tables. */
+extern Oid	writer_tables_owner(void);
+
 /* The schema of the extension; raises 42704 where it is not installed. */
 extern Oid	writer_schema(void);
 

@@ -341,7 +341,7 @@ PG_FUNCTION_INFO_V1(store_bench_page);
 Datum
 store_bench_page(PG_FUNCTION_ARGS)
 {
-	StorePage	page = {0};
+	StorePage	page = {.keep_since = DT_NOBEGIN};
 	StoreCounts counts = {0};
 	StoreOutcome *outcomes;
 	int			noutcomes;
@@ -404,6 +404,7 @@ static void
 bench_page(int64 first, int64 end, int version, int every, StoreCounts *counts)
 {
 	StorePage	page = {
+		.keep_since = DT_NOBEGIN,
 		.server = "acme", .serverid = BENCH_SERVER_OID, .in_pull = true, .keep_raw = true
 	};
 	StringInfoData buf;

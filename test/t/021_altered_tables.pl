@@ -63,6 +63,8 @@ sql('snapshot', q{
 	ALTER TABLE accessreq.phase OWNER TO keeper;
 	ALTER TABLE accessreq.manual_work_item OWNER TO keeper;
 	ALTER TABLE accessreq.quarantined_item OWNER TO keeper;
+	ALTER TABLE accessreq.state_change OWNER TO keeper;
+	ALTER TABLE accessreq.approval_change OWNER TO keeper;
 });
 my $session = new_session($node, db => 'snapshot');
 
@@ -90,7 +92,7 @@ new_database('types');
 is(page('types', 1, [ item('a', 'ONE') ]), '1|1|0|0|0', 'the column as it was made');
 sql('types', q{
 	CREATE TYPE public.state AS ENUM ('ONE');
-	DROP INDEX accessreq.request_status_state_created_idx;
+	DROP INDEX accessreq.request_status_state_created_idx, accessreq.request_status_open_idx;
 	ALTER TABLE accessreq.request_status ALTER state TYPE public.state USING state::public.state;
 });
 like(page_error('types', 2, [ item('a', 'ONE') ]),

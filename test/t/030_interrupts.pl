@@ -235,7 +235,7 @@ ended_by($r, '57014', 'CALL sync, statement_timeout');
 $session->run('RESET statement_timeout');
 
 # on its second page
-$sandbox->fault('hang', path => 'access-request-status', skip => 1);
+$sandbox->fault('hang', path => 'access-request-status', skip => 2);
 $session->send("CALL accessreq.sync('pulled')");
 ok( poll_until(
 		'the first page to be stored',

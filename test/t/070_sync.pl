@@ -90,8 +90,8 @@ is($r->{sqlstate}, '', 'a first pull') or diag($r->{err});
 like($r->{err}, qr/pulled 1,300 rows: 1,300 new, 0 changed/, 'says what it did');
 same_as_sandbox('one', 'a first pull');
 @pages = pages_asked();
-is(repeated(@pages), '', 'no page was asked for twice');
-is(scalar(@pages), 7, 'six pages and the empty one');
+is(repeated(@pages), 'start=2', 'no page was asked for twice');
+is(scalar(@pages), 7, 'a measurement and six pages, of which the last is short');
 is($admin->value("SELECT kind, pages, rows_seen, rows_new, rows_changed, rows_quarantined, error IS NULL, finished >= started FROM accessreq.sync_run WHERE server = 'one'"),
 	'full|6|1300|1300|0|0|t|t', 'its run');
 is($admin->value("SELECT owner = current_user, last_error IS NULL, failures, last_success_at IS NOT NULL, tenant IS NOT NULL FROM accessreq.sync_job WHERE server = 'one'"),
@@ -99,16 +99,16 @@ is($admin->value("SELECT owner = current_user, last_error IS NULL, failures, las
 
 my $before = versions('one');
 my $from = $admin->value('CHECKPOINT; SELECT pg_current_wal_lsn()');
-$r = $session->run(pull('one'));
+$r = $session->run(pull('one', ', full_scan => true'));
 like($r->{err}, qr/pulled 1,300 rows: 0 new, 0 changed/, 'a second pull');
 my $to = $admin->value("SELECT pg_current_wal_flush_lsn()");
 is(versions('one'), $before, 'rewrites no row');
 is(wal_records($from, $to), '', 'and writes no log for the tables');
 
-my ($changed) = @{ $sandbox->admin('POST', 'change', { n => 3, set => { state => 'CANCELLED' } })->{changed} };
+$sandbox->admin('POST', 'change', { n => 3, set => { state => 'CANCELLED' } });
 $sandbox->admin('POST', 'add', { n => 5 });
 $r = $session->run(pull('one'));
-like($r->{err}, qr/pulled 1,305 rows: 5 new, [123] changed/, 'a pull of some changes');
+like($r->{err}, qr/pulled \d+ rows: 5 new, [123] changed/, 'a cycle of some changes');
 same_as_sandbox('one', 'some changes');
 isnt(wal_records($to, $admin->value('SELECT pg_current_wal_flush_lsn()')), '', '(these are seen in the log)');
 
@@ -125,18 +125,23 @@ like($_, qr/^pulled [\d,]+ of 1,305 \(\d+%\), [\d,]+ rows\/s, \d+ s left$/, $_) 
 
 # ------------------------------------------------------ pulls that are broken off
 
-# Start a pull that hangs on its third page, with two pages committed.
+# A tenant of three windows, which are read one after the other: what a scan is
+# taken up by.  The first has some 34 pages.
+my $big = new_sandbox(rows => 25000, open => 2);
+my $window = qr/access-request-status.*sorters=accountActivityItemId/;
+
+# Start a pull that hangs on the third page of its second window.
 sub start_broken
 {
 	my ($server, $in) = @_;
 
-	$sandbox->forget;
-	$sandbox->fault('hang', path => 'access-request-status', skip => 2);
+	$big->forget;
+	$big->fault('hang', path => 'access-request-status', skip => 39);
 	$in->send(pull($server));
-	my $ok = poll_until('two pages to be stored',
-		sub { $admin->value("SELECT count(*) FROM accessreq.request_status WHERE server = '$server'") == 500; });
-	$ok &&= $sandbox->await(qr/access-request-status/, 3);
-	ok($ok, "$server: two pages are committed while the third hangs");
+	my $ok = poll_until('a window to be stored',
+		sub { $admin->value("SELECT count(*) FROM accessreq.request_status WHERE server = '$server'") > 8500; });
+	$ok &&= $big->await(qr/access-request-status/, 40);
+	ok($ok, "$server: a window is stored, and the third page of the next hangs");
 	return;
 }
 
@@ -144,20 +149,23 @@ sub taken_up
 {
 	my ($server, $what) = @_;
 
-	is($admin->value("SELECT count(*), bool_and(finished IS NULL) FROM accessreq.sync_run WHERE server = '$server'"),
-		'1|t', "$what: a run without an end");
-	$sandbox->no_faults;
+	is($admin->value("SELECT count(*), bool_and(finished IS NULL), min(cursor ->> 'stored') FROM accessreq.sync_run WHERE server = '$server'"),
+		'1|t|100', "$what: a run without an end");
+	my @before = map { $_->{query} } $big->requests($window);
+	$big->no_faults;
+	$big->forget;
 	$r = $session->run(pull($server));
 	is($r->{sqlstate}, '', "$what: the next pull") or diag($r->{err});
-	is($admin->value("SELECT string_agg(concat_ws(' ', pages, rows_new, coalesce(error, 'fine'), finished IS NOT NULL), ', ' ORDER BY run_id) FROM accessreq.sync_run WHERE server = '$server'"),
-		'2 500 interrupted t, 4 805 fine t', "$what: goes on where the other stood");
-	my @asked = pages_asked();
-	is(repeated(@asked), "$asked[2]=2", "$what: only the page under way is fetched again");
-	same_as_sandbox($server, $what);
+	like($r->{err}, qr/going on with an interrupted pull/, "$what: says so");
+	is($admin->value("SELECT string_agg(concat_ws(' ', coalesce(error, 'fine'), finished IS NOT NULL), ', ' ORDER BY run_id) FROM accessreq.sync_run WHERE server = '$server'"),
+		'interrupted t, fine t', "$what: goes on where the other stood");
+	my %again = map { $_->{query} => 1 } $big->requests($window);
+	is(scalar(grep { $again{$_} } @before), 3, "$what: only the window under way is read again");
+	same_as_sandbox($server, $what, $big);
 	return;
 }
 
-add_server($node, $_, $sandbox->url) for qw(crashed terminated anew);
+add_server($node, $_, $big->url, options => { max_concurrency => 1 }) for qw(crashed terminated anew);
 start_broken('crashed', $session);
 $node->stop('immediate');
 $_->quit for $session, $admin;
@@ -175,17 +183,46 @@ taken_up('terminated', 'after pg_terminate_backend');
 start_broken('anew', $session);
 $admin->value('SELECT pg_cancel_backend(' . $session->backend . ')');
 is($session->finish->{sqlstate}, '57014', 'cancelled');
-$sandbox->no_faults;
-$sandbox->forget;
+my @before = map { $_->{query} } $big->requests($window);
+$big->no_faults;
+$big->forget;
 $r = $session->run(pull('anew', ', full_scan => true'));
 is($r->{sqlstate}, '', 'full_scan => true after an interruption') or diag($r->{err});
-@pages = pages_asked();
-is("$pages[0] " . @pages, 'start 7', 'starts from the start');
-is($admin->value("SELECT string_agg(concat_ws(' ', pages, rows_seen, rows_new, coalesce(error, 'fine')), ', ' ORDER BY run_id) FROM accessreq.sync_run WHERE server = 'anew'"),
-	'2 500 500 interrupted, 6 1305 805 fine', 'in a run of its own');
-$sandbox->forget;
-$session->run(pull('anew'));
-is((pages_asked())[0], 'start', 'a pull after a finished one starts from the start');
+my %again = map { $_->{query} => 1 } $big->requests($window);
+is(scalar(grep { !$again{$_} } @before), 0, 'starts from the start');
+is($admin->value("SELECT string_agg(coalesce(error, 'fine'), ', ' ORDER BY run_id) FROM accessreq.sync_run WHERE server = 'anew'"),
+	'interrupted, fine', 'in a run of its own');
+$big->forget;
+$r = $session->run(pull('anew'));
+is($r->{sqlstate}, '', 'a pull after a finished one') or diag($r->{err});
+is($admin->value("SELECT kind FROM accessreq.sync_run WHERE server = 'anew' ORDER BY run_id DESC LIMIT 1"), 'cycle', 'is a cycle');
+cmp_ok(scalar($big->requests(qr/access-request-status/)), '<=', 12, 'that asks for little');
+# windows side by side, and rows without a date
+$big->admin('POST', 'items', [ map { { accountActivityItemId => "undated-$_", accessRequestId => "r$_", state => 'CANCELLED', created => undef, modified => undef } } 1 .. 3 ]);
+add_server($node, 'beside', $big->url);
+$r = $session->run(pull('beside'));
+like($r->{err}, qr/25,003 new, 0 changed/, 'windows side by side, and a pass for what has no date');
+same_as_sandbox('beside', 'windows side by side', $big);
+$big->admin('DELETE', 'items?id=undated-2');
+$big->admin('DELETE', "items?id=$_->{accountActivityItemId}") for @{ $big->dump }[ 100, 12000 ];
+$session->value("UPDATE accessreq.request_status SET changed_at = changed_at WHERE false");
+$r = $session->run(pull('beside', ', full_scan => true'));
+like($r->{err}, qr/0 new, 0 changed, 3 missing/, 'what is gone is marked') or diag($r->{err});
+is($admin->value("SELECT count(*), count(*) FILTER (WHERE account_activity_item_id = 'undated-2') FROM accessreq.request_status WHERE server = 'beside' AND missing_since IS NOT NULL"), '3|1', 'with and without a date');
+is($admin->value('SELECT count(*) FROM accessreq.missing_candidate'), '0', 'and no candidate is left');
+$big->stop;
+
+# a token that sees less and less marks nothing
+my $half = new_sandbox(rows => 400, open => 30);
+add_server($node, 'half', $half->url);
+$session->run(pull('half'));
+$admin->value("ALTER USER MAPPING FOR PUBLIC SERVER half OPTIONS (SET client_id 'self')");
+$r = $session->run(pull('half', ', full_scan => true'));
+is($r->{sqlstate}, '55000', 'a token that sees only its own: the scan ends as an error') or diag($r->{err});
+like($r->{err}, qr/would be marked missing, more than accessreq.missing_limit allows/, 'and says why');
+is($admin->value("SELECT count(*) FILTER (WHERE missing_since IS NOT NULL), (SELECT error IS NOT NULL FROM accessreq.sync_run WHERE server = 'half' ORDER BY run_id DESC LIMIT 1) FROM accessreq.request_status WHERE server = 'half'"),
+	'0|t', 'and marks nothing missing');
+$half->stop;
 
 # ----------------------------------------- an ordinary role, an error on page 2
 
@@ -203,7 +240,7 @@ for my $fault ([ 'status', status => 500 ], [ 'status', status => 400 ], ['garba
 {
 	my ($kind, %o) = @$fault;
 
-	$sandbox->fault($kind, path => 'access-request-status', skip => 1, %o);
+	$sandbox->fault($kind, path => 'access-request-status', skip => 2, %o);
 	$r = $joe->run(pull('ordinary', ', full_scan => true'));
 	like($r->{sqlstate}, qr/^(08...|22023)$/, "page 2 fails by $kind") or diag($r->{err});
 	is($joe->value('SELECT current_user, session_user'), 'joe|joe', "$kind: still the same role");
@@ -308,12 +345,12 @@ $first->send(pull('twice'));
 $sandbox->await(qr/oauth/);
 backend_waits($admin, $first->backend);
 holds_nothing($first, 'waiting for the token');
-$sandbox->fault('hang', path => 'access-request-status', skip => 1);
+$sandbox->fault('hang', path => 'access-request-status', skip => 2);
 $admin->value('SELECT pg_cancel_backend(' . $first->backend . ')');
 is($first->finish->{sqlstate}, '57014', 'cancelled there');
 $first->send(pull('twice'));
 poll_until('a page', sub { $admin->value("SELECT count(*) FROM accessreq.request_status WHERE server = 'twice'") == 250 });
-$sandbox->await(qr/access-request-status/, 2);
+$sandbox->await(qr/access-request-status/, 3);
 backend_waits($admin, $first->backend);
 holds_nothing($first, 'waiting for a page');
 # another server's pull is not held up

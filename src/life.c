@@ -1,0 +1,238 @@
+/*-------------------------------------------------------------------------
+ *
+ * life.c
+ *	  SQL-callable: the life of a server's rows: adopt, rename_server, forget.
+ *
+ * Each names its server, which need not exist any more; the rows are found by
+ * its name.  The job's owner may, and whoever may act as the tables' owner.
+ *
+ *-------------------------------------------------------------------------
+ */
+#include "postgres.h"
+
+#include "access/xlog.h"
+#include "catalog/pg_type.h"
+#include "executor/spi.h"
+#include "foreign/foreign.h"
+#include "funcapi.h"
+#include "job.h"
+#include "miscadmin.h"
+#include "session.h"
+#include "statement.h"
+#include "store.h"
+#include "utils/acl.h"
+#include "utils/builtins.h"
+#include "utils/lsyscache.h"
+#include "writer.h"
+
+PG_FUNCTION_INFO_V1(accessreq_adopt);
+PG_FUNCTION_INFO_V1(accessreq_rename_server);
+PG_FUNCTION_INFO_V1(accessreq_forget);
+
+/* All that have a column "server", the children of others first. */
+static const char *const server_tables[] = {
+	"request_status", "approval", "phase", "manual_work_item", "state_change",
+	"approval_change", "quarantined_item", "missing_candidate", "sync_run", "sync_job",
+	"action"
+};
+
+static const char *
+name_arg(FunctionCallInfo fcinfo, int argno, const char *name)
+{
+	session_require_arg(fcinfo, argno, name);
+	return NameStr(*PG_GETARG_NAME(argno));
+}
+
+/* Run a statement about one or two servers as the tables' owner; rows written. */
+static uint64
+write_about(const char *sql, const char *first, const char *second)
+{
+	Oid			types[] = {TEXTOID, TEXTOID};
+	Datum		values[2];
+	WriterState writer;
+
+	values[0] = CStringGetTextDatum(first);
+	values[1] = CStringGetTextDatum(second ? second : "");
+	writer_enter(&writer);
+	statement_check(SPI_execute_with_args(sql, second ? 2 : 1, types, values, NULL, false, 0));
+	writer_leave(&writer);
+	return SPI_processed;
+}
+
+/* The owner of the job, palloc'd outside of SPI; *found: is there a job? */
+static char *
+job_owner(const char *server, bool *found, bool *enabled)
+{
+	Oid			types[] = {TEXTOID};
+	Datum		values[] = {CStringGetTextDatum(server)};
+	WriterState writer;
+	char	   *owner = NULL;
+	char	   *flag;
+
+	*enabled = false;
+	writer_enter_to_read(&writer);
+	statement_check(SPI_execute_with_args("SELECT owner, enabled FROM accessreq.sync_job WHERE server = $1",
+										  1, types, values, NULL, false, 0));
+	*found = SPI_processed > 0;
+	if (*found)
+	{
+		owner = SPI_getvalue(SPI_tuptable->vals[0], SPI_tuptable->tupdesc, 1);
+		flag = SPI_getvalue(SPI_tuptable->vals[0], SPI_tuptable->tupdesc, 2);
+		*enabled = flag != NULL && flag[0] == 't';
+	}
+	writer_leave(&writer);
+	return owner;
+}
+
+static void
+check_may(const char *server, const char *owner)
+{
+	Oid			role = owner ? get_role_oid(owner, true) : InvalidOid;
+
+	if (OidIsValid(role) && has_privs_of_role(GetUserId(), role))
+		return;
+	if (has_privs_of_role(GetUserId(), writer_tables_owner()))
+		return;
+	ereport(ERROR,
+			(errcode(ERRCODE_INSUFFICIENT_PRIVILEGE),
+			 errmsg("permission denied for the rows of server \"%s\"", server),
+			 errdetail("Only the owner of its job and the owner of the tables may do this."),
+			 owner ? errhint("The job's owner is role \"%s\".", owner) : 0));
+}
+
+/* No page is stored meanwhile, and none is under way. */
+static void
+lock_server(const char *server)
+{
+	Oid			serverid = get_foreign_server_oid(server, true);
+
+	if (OidIsValid(serverid))
+		store_lock_page(serverid);
+}
+
+/*
+ * adopt(server name): this database is from now on the one that pulls for the
+ * server and sends what changes its tenant.  The job and its unsent actions are
+ * the role's that bears the owner's name here; where there is none the job
+ * becomes the caller's, and the actions fail.  Raises 42704 where the server
+ * has no job.
+ */
+Datum
+accessreq_adopt(PG_FUNCTION_ARGS)
+{
+	const char *server = name_arg(fcinfo, 0, "server");
+	char	   *owner;
+	bool		found,
+				enabled;
+	const char *here = job_origin_here();
+	Oid			types[] = {TEXTOID, TEXTOID, INT4OID, TEXTOID, OIDOID};
+	Datum		values[5];
+	WriterState writer;
+
+	PreventCommandDuringRecovery("accessreq.adopt()");
+	SPI_connect();
+	owner = job_owner(server, &found, &enabled);
+	if (!found)
+		ereport(ERROR,
+				(errcode(ERRCODE_UNDEFINED_OBJECT),
+				 errmsg("server \"%s\" has no job", server),
+				 errhint("A job is made by the first CALL accessreq.sync().")));
+	check_may(server, owner);
+	values[0] = CStringGetTextDatum(server);
+	values[1] = CStringGetTextDatum(here);
+	values[2] = Int32GetDatum((int32) GetWALInsertionTimeLine());
+	values[3] = CStringGetTextDatum(GetUserNameFromId(GetUserId(), false));
+	values[4] = ObjectIdGetDatum(GetUserId());
+	writer_enter(&writer);
+	statement_check(SPI_execute_with_args("UPDATE accessreq.sync_job j SET origin = $2, timeline = $3,"
+										  " owner = coalesce(r.rolname, $4), owner_oid = coalesce(r.oid, $5),"
+										  " next_attempt_at = NULL"
+										  " FROM (SELECT 1) one LEFT JOIN pg_catalog.pg_roles r"
+										  " ON r.rolname = (SELECT owner FROM accessreq.sync_job WHERE server = $1)"
+										  " WHERE j.server = $1",
+										  5, types, values, NULL, false, 0));
+	statement_check(SPI_execute_with_args("UPDATE accessreq.action a SET origin = $2, owner_oid = r.oid"
+										  " FROM pg_catalog.pg_roles r WHERE a.server = $1 AND r.rolname = a.owner"
+										  " AND a.state IN ('queued', 'sending', 'unknown')",
+										  2, types, values, NULL, false, 0));
+	statement_check(SPI_execute_with_args("UPDATE accessreq.action a SET origin = $2, state = 'failed',"
+										  " settled_at = pg_catalog.clock_timestamp(), error_code = '42704',"
+										  " error = pg_catalog.format('role \"%s\" does not exist', a.owner)"
+										  " WHERE a.server = $1 AND a.state = 'queued' AND NOT EXISTS"
+										  " (SELECT FROM pg_catalog.pg_roles r WHERE r.rolname = a.owner)",
+										  2, types, values, NULL, false, 0));
+	writer_leave(&writer);
+	SPI_finish();
+	PG_RETURN_VOID();
+}
+
+/*
+ * rename_server(old_name name, new_name name): the rows follow a server that
+ * was renamed.  Raises 42710 where there are rows of the new name.
+ */
+Datum
+accessreq_rename_server(PG_FUNCTION_ARGS)
+{
+	const char *from = name_arg(fcinfo, 0, "old_name");
+	const char *to = name_arg(fcinfo, 1, "new_name");
+	bool		found,
+				taken,
+				enabled;
+
+	PreventCommandDuringRecovery("accessreq.rename_server()");
+	SPI_connect();
+	check_may(from, job_owner(from, &found, &enabled));
+	(void) job_owner(to, &taken, &enabled);
+	if (!found)
+		ereport(ERROR,
+				(errcode(ERRCODE_UNDEFINED_OBJECT),
+				 errmsg("server \"%s\" has no job", from)));
+	if (taken)
+		ereport(ERROR,
+				(errcode(ERRCODE_DUPLICATE_OBJECT),
+				 errmsg("server \"%s\" has rows already", to),
+				 errhint("accessreq.forget() deletes them.")));
+	lock_server(from);
+	lock_server(to);
+	for (int i = 0; i < (int) lengthof(server_tables); i++)
+		(void) write_about(psprintf("UPDATE accessreq.%s SET server = $2 WHERE server = $1",
+									server_tables[i]), from, to);
+	SPI_finish();
+	PG_RETURN_VOID();
+}
+
+/*
+ * forget(server name): delete all rows of a server.  Rows (table_name, deleted).
+ * Raises 55000 while its job is enabled.
+ */
+Datum
+accessreq_forget(PG_FUNCTION_ARGS)
+{
+	const char *server = name_arg(fcinfo, 0, "server");
+	ReturnSetInfo *rsinfo = (ReturnSetInfo *) fcinfo->resultinfo;
+	bool		found,
+				enabled;
+
+	PreventCommandDuringRecovery("accessreq.forget()");
+	InitMaterializedSRF(fcinfo, 0);
+	SPI_connect();
+	check_may(server, job_owner(server, &found, &enabled));
+	if (enabled)
+		ereport(ERROR,
+				(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
+				 errmsg("the job of server \"%s\" is not stopped", server)));
+	lock_server(server);
+	for (int i = 0; i < (int) lengthof(server_tables); i++)
+	{
+		Datum		values[2];
+		bool		nulls[2] = {false, false};
+		uint64		n = write_about(psprintf("DELETE FROM accessreq.%s WHERE server = $1",
+											 server_tables[i]), server, NULL);
+
+		values[0] = CStringGetTextDatum(server_tables[i]);
+		values[1] = Int64GetDatum((int64) n);
+		tuplestore_putvalues(rsinfo->setResult, rsinfo->setDesc, values, nulls);
+	}
+	SPI_finish();
+	return (Datum) 0;
+}

@@ -1,0 +1,366 @@
+/*-------------------------------------------------------------------------
+ *
+ * sync.c
+ *	  SQL-callable: what stores rows from a session: sync, refresh.
+ *
+ *-------------------------------------------------------------------------
+ */
+#include "postgres.h"
+
+#include "access/xact.h"
+#include "executor/spi.h"
+#include "funcapi.h"
+#include "loop.h"
+#include "miscadmin.h"
+#include "portability/instr_time.h"
+#include "requests.h"
+#include "row.h"
+#include "session.h"
+#include "stored.h"
+#include "token.h"
+#include "utils/builtins.h"
+#include "utils/memutils.h"
+
+PG_FUNCTION_INFO_V1(accessreq_refresh);
+PG_FUNCTION_INFO_V1(accessreq_sync);
+
+/* Rows that are deleted in one transaction. */
+#define EXPIRE_ROWS 1000
+
+/* Progress of a pull is told at most so often. */
+#define NOTICE_INTERVAL_US USECS_PER_SEC
+
+/* A text in the server's encoding as a Datum, or null. */
+static Datum
+text_datum(const char *text, bool *isnull)
+{
+	*isnull = text == NULL;
+	return text ? CStringGetTextDatum(text) : (Datum) 0;
+}
+
+static void
+put_refreshed(void *arg, const StoreOutcome *outcome)
+{
+	FunctionCallInfo fcinfo = (FunctionCallInfo) arg;
+	Datum		values[4] = {0};
+	bool		nulls[4] = {0};
+
+	values[0] = text_datum(outcome->account_activity_item_id, &nulls[0]);
+	values[1] = text_datum(outcome->access_request_id, &nulls[1]);
+	values[2] = text_datum(outcome->old_state, &nulls[2]);
+	values[3] = text_datum(outcome->new_state, &nulls[3]);
+	tuplestore_putvalues(((ReturnSetInfo *) fcinfo->resultinfo)->setResult,
+						 ((ReturnSetInfo *) fcinfo->resultinfo)->setDesc, values, nulls);
+}
+
+static void
+require_token(Session *session, bool patient)
+{
+	const ApiError *error = call_fetch_token(session->calls, session->tenant, patient);
+
+	if (error != NULL)
+		api_error_raise(error);
+}
+
+/* refresh(access_request_ids text[], server name) */
+Datum
+accessreq_refresh(PG_FUNCTION_ARGS)
+{
+	int			nids;
+	char	  **ids = session_ids_arg(fcinfo, 0, &nids);
+	Session    *session;
+
+	PreventCommandDuringRecovery("accessreq.refresh()");
+	PreventCommandIfReadOnly("accessreq.refresh()");
+	InitMaterializedSRF(fcinfo, 0);
+	session = session_open(fcinfo, 1, CurTransactionContext);
+	if (nids > 0)
+	{
+		require_token(session, false);
+		SPI_connect();
+		requests_refresh(session->tenant, token_tenant(session->tenant), session->calls,
+						 (const char *const *) ids, nids, put_refreshed, fcinfo);
+		SPI_finish();
+	}
+	session_close(session);
+	return (Datum) 0;
+}
+
+typedef struct SyncNotice
+{
+	int64		started;
+	int64		last;
+	int64		seen_before;	/* by the run that this one takes up */
+} SyncNotice;
+
+static int64
+now_us(void)
+{
+	instr_time	now;
+
+	INSTR_TIME_SET_CURRENT(now);
+	return (int64) INSTR_TIME_GET_MICROSEC(now);
+}
+
+/* 12500 as "12,500". */
+static char *
+grouped(int64 n)
+{
+	char	   *digits = psprintf(INT64_FORMAT, n);
+	int			len = strlen(digits);
+	StringInfoData buf;
+
+	initStringInfo(&buf);
+	for (int i = 0; i < len; i++)
+	{
+		if (i > 0 && (len - i) % 3 == 0)
+			appendStringInfoChar(&buf, ',');
+		appendStringInfoChar(&buf, digits[i]);
+	}
+	return buf.data;
+}
+
+static void
+tell_progress(SyncNotice *notice, PullProgress p)
+{
+	int64		now = now_us();
+	double		rate;
+
+	if (now - notice->last < NOTICE_INTERVAL_US)
+		return;
+	notice->last = now;
+	rate = (double) (p.seen - notice->seen_before) * USECS_PER_SEC / (now - notice->started);
+	if (p.total >= p.seen && p.total > 0 && rate > 0)
+		ereport(NOTICE,
+				(errcode(ERRCODE_SUCCESSFUL_COMPLETION),
+				 errmsg("pulled %s of %s (%d%%), %s rows/s, %.0f s left",
+						grouped(p.seen), grouped(p.total), (int) (p.seen * 100 / p.total),
+						grouped((int64) rate), (p.total - p.seen) / rate)));
+	else
+		ereport(NOTICE,
+				(errcode(ERRCODE_SUCCESSFUL_COMPLETION),
+				 errmsg("pulled %s, %s rows/s", grouped(p.seen), grouped((int64) rate))));
+}
+
+/* 25001 wherever a page could not be committed. */
+static void
+check_may_commit(FunctionCallInfo fcinfo)
+{
+	bool		atomic = fcinfo->context == NULL || !IsA(fcinfo->context, CallContext) ||
+		((CallContext *) fcinfo->context)->atomic;
+
+	if (atomic || IsSubTransaction())
+		ereport(ERROR,
+				(errcode(ERRCODE_ACTIVE_SQL_TRANSACTION),
+				 errmsg("accessreq.sync cannot run inside a transaction block, a function or an EXCEPTION block"),
+				 errdetail("It commits each page together with its place in the pull."),
+				 errhint("CALL it on its own, with autocommit on.")));
+}
+
+/*
+ * One pull of a server at a time: wait for the one before us, and say so.
+ * True where it had to wait.
+ */
+static bool
+lock_pull(const Tenant *tenant)
+{
+	int			pid;
+
+	if (store_lock_pull(tenant->serverid, false))
+		return false;
+	pid = job_running_pid(tenant->serverid);
+	SPI_commit();
+	ereport(NOTICE,
+			(errcode(ERRCODE_SUCCESSFUL_COMPLETION),
+			 pid != 0 ?
+			 errmsg("waiting for the pull of server \"%s\" by process %d to end", tenant->server, pid) :
+			 errmsg("waiting for another pull of server \"%s\" to end", tenant->server)));
+	(void) store_lock_pull(tenant->serverid, true);
+	return true;
+}
+
+/*
+ * The session of a pull, with the pull's lock.  After a wait everything is
+ * looked at again: the server may have been altered or dropped, rights revoked.
+ */
+static Session *
+open_pull(FunctionCallInfo fcinfo, MemoryContext cxt)
+{
+	Session    *session = session_open(fcinfo, 0, cxt);
+
+	/* from here on nothing is held while we wait, but the pull's lock */
+	SPI_commit();
+	while (lock_pull(session->tenant))
+	{
+		Oid			locked = session->tenant->serverid;
+
+		session_close(session);
+		SPI_commit();			/* a new transaction sees what others did */
+		session = session_open(fcinfo, 0, cxt);
+		SPI_commit();
+		if (session->tenant->serverid == locked)
+			break;
+		store_unlock_pull(locked);
+	}
+	return session;
+}
+
+/* An interrupted scan goes on: the windows that it has stored are not read again. */
+static void
+tell_resumed(int64 seen)
+{
+	if (seen > 0)
+		ereport(NOTICE,
+				(errcode(ERRCODE_SUCCESSFUL_COMPLETION),
+				 errmsg("going on with an interrupted pull that has read %s rows", grouped(seen)),
+				 errhint("full_scan => true starts anew.")));
+}
+
+static void
+tell_result(const JobRun *run)
+{
+	ereport(NOTICE,
+			(errcode(ERRCODE_SUCCESSFUL_COMPLETION),
+			 errmsg("pulled %s rows: %s new, %s changed%s%s",
+					grouped(run->counts.seen), grouped(run->counts.added),
+					grouped(run->counts.changed),
+					run->missing > 0 ? psprintf(", %s missing", grouped(run->missing)) : "",
+					run->counts.quarantined > 0 ?
+					psprintf(", %s quarantined", grouped(run->counts.quarantined)) : "")));
+}
+
+/*
+ * Store what has come.  An error of the database ends the run, which says so;
+ * a cancel or a termination leaves it to be taken up.
+ */
+static void
+store_pages(LoopRun *loop)
+{
+	while (loop_has_page(loop))
+	{
+		ErrorData  *error = loop_store(loop);
+
+		if (error == NULL)
+		{
+			SPI_commit();
+			if (loop_end(loop) == LOOP_FAILED)
+				return;
+			continue;
+		}
+		if (ERRCODE_TO_CATEGORY(error->sqlerrcode) !=
+			ERRCODE_TO_CATEGORY(ERRCODE_OPERATOR_INTERVENTION))
+		{
+			loop_fail(loop, error->message);
+			loop_finish(loop);
+			SPI_commit();
+		}
+		ReThrowError(error);
+	}
+}
+
+/*
+ * What is older than it is to be kept goes, in batches that are committed one by
+ * one, so that nobody waits for long.
+ */
+static void
+clear_up(const Session *session, const JobRun *run)
+{
+	int64		n = 0;
+
+	if (!run->is_owner)
+		return;
+	do
+	{
+		if (run->keep_since != DT_NOBEGIN)
+		{
+			store_lock_page(session->tenant->serverid);
+			n = stored_expire(run->server, run->keep_since, EXPIRE_ROWS);
+			SPI_commit();
+		}
+		CHECK_FOR_INTERRUPTS();
+	} while (n >= EXPIRE_ROWS);
+	while (job_expire_runs(EXPIRE_ROWS) >= EXPIRE_ROWS)
+		SPI_commit();
+	SPI_commit();
+}
+
+/* One run from its beginning to its end. */
+static void
+pull(Session *session, PullKind kind, bool fresh)
+{
+	JobRun	   *run = job_begin(session->tenant, kind, fresh);
+	LoopRun    *loop = loop_open(session->tenant, session->calls, run, 0);
+	SyncNotice	notice;
+
+	SPI_commit();
+	notice.started = notice.last = now_us();
+	notice.seen_before = loop_progress(loop).seen;
+	tell_resumed(notice.seen_before);
+	for (;;)
+	{
+		loop_fetch(loop);
+		/* what the pull read here is over before the network is waited for */
+		SPI_commit();
+		if (loop_end(loop) != LOOP_GOES_ON)
+			break;
+		loop_take(call_wait(session->calls));
+		CHECK_FOR_INTERRUPTS();
+		/* the next page is on its way while this one is stored */
+		if (loop_end(loop) == LOOP_GOES_ON)
+			loop_fetch(loop);
+		store_pages(loop);
+		tell_progress(&notice, loop_progress(loop));
+	}
+	loop_finish(loop);
+	SPI_commit();
+	if (loop_end(loop) == LOOP_FAILED)
+		loop_raise(loop);
+	tell_result(run);
+	clear_up(session, run);
+	loop_close(loop);
+}
+
+/*
+ * A cycle, and a scan where one is due; only a scan where none has ever ended
+ * well, or who calls is not the job's owner.
+ */
+static void
+pull_what_is_due(Session *session, bool full_scan)
+{
+	JobDue		due = job_claim(session->tenant, token_tenant(session->tenant));
+
+	if (due.is_owner && !due.first && !full_scan)
+		pull(session, PULL_CYCLE, true);
+	if (due.scan || full_scan)
+		pull(session, PULL_SCAN, full_scan);
+}
+
+/*
+ * sync(server name, full_scan bool): pull now, in this session.  Commits page
+ * by page, so nothing is held while it waits for the tenant.
+ */
+Datum
+accessreq_sync(PG_FUNCTION_ARGS)
+{
+	Session    *session;
+	bool		full_scan = !PG_ARGISNULL(1) && PG_GETARG_BOOL(1);
+	MemoryContext cxt,
+				old;
+
+	check_may_commit(fcinfo);
+	PreventCommandDuringRecovery("accessreq.sync");
+	PreventCommandIfReadOnly("accessreq.sync");
+	/* the transaction's context would not survive the first commit */
+	cxt = AllocSetContextCreate(PortalContext, "accessreq sync", ALLOCSET_DEFAULT_SIZES);
+	old = MemoryContextSwitchTo(cxt);
+	SPI_connect_ext(SPI_OPT_NONATOMIC);
+	MemoryContextSwitchTo(cxt);
+	session = open_pull(fcinfo, cxt);
+	require_token(session, true);
+	pull_what_is_due(session, full_scan);
+	store_unlock_pull(session->tenant->serverid);
+	SPI_finish();
+	MemoryContextSwitchTo(old);
+	MemoryContextDelete(cxt);
+	PG_RETURN_VOID();
+}

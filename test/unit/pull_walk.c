@@ -1,0 +1,717 @@
+/*-------------------------------------------------------------------------
+ *
+ * pull_walk.c
+ *	  pull.c against a scripted tenant, through random orders of events.
+ *
+ * A walk has a tenant of a few dozen rows, with pages of a few rows, so that
+ * every border is met often, and what is stored of it here.  Between pages rows
+ * are added, changed, changed without a date, removed, opened and closed; pulls
+ * are broken off at any page and taken up.  What must hold whatever happens:
+ *
+ * - A row that stood still through a scan that ended well is stored as it is.
+ * - A row that is there is never marked missing; one that was gone before the
+ *	 scan began, and is stored, is.
+ * - After a quiet cycle all is stored as it is, but for changes that moved no
+ *	 date of rows that are closed.
+ * - Every pull ends.
+ *
+ * The same seed gives the same walk.
+ *
+ *-------------------------------------------------------------------------
+ */
+#include "postgres.h"
+
+#include "common/pg_prng.h"
+#include "filter.h"
+#include "fmgr.h"
+#include "funcapi.h"
+#include "item.h"
+#include "miscadmin.h"
+#include "pull.h"
+#include "utils/builtins.h"
+#include "utils/memutils.h"
+#include "utils/tuplestore.h"
+
+PG_FUNCTION_INFO_V1(unit_pull);
+
+#define MAX_ROWS 400
+#define MAX_FETCHES 5000
+#define MAX_UNDER_WAY 8
+#define ID_LEN 16
+
+/* Rows that scripts of a walk leave for the overlap to find lie within this. */
+#define TICK (20 * USECS_PER_SEC)
+
+typedef struct Row
+{
+	char		id[ID_LEN];
+	TimestampTz created;		/* DT_NOBEGIN: none */
+	TimestampTz modified;
+	bool		open;
+	bool		gone;
+	bool		silent;			/* changed last without moving a date */
+	int			version;
+	TimestampTz touched;		/* by the script, its clock */
+	/* here */
+	int			stored;			/* version, -1: not */
+	bool		stored_open;
+	bool		missing;
+	bool		candidate;
+} Row;
+
+typedef enum NullOrder
+{
+	NULLS_LEAD,
+	NULLS_TRAIL,
+	NULLS_AS_CREATED,			/* anywhere */
+	NUM_NULL_ORDERS
+} NullOrder;
+
+typedef struct Asked
+{
+	PullFetch	fetch;
+	bool		expected[MAX_ROWS]; /* of a window */
+} Asked;
+
+typedef struct Walk
+{
+	pg_prng_state rng;
+	Row			rows[MAX_ROWS];
+	int			nrows;
+	TimestampTz now;
+	NullOrder	nulls;
+	int			page_rows;
+	int			window_rows;
+	int			concurrency;
+	int			count_error;	/* added to every count */
+	bool		no_counts;
+	bool		quiet;			/* nothing happens between pages */
+	double		undated;
+	/* what the job remembers */
+	PullMarks	marks;
+	/* windows under way */
+	PullLane   *lanes[MAX_UNDER_WAY];
+	bool		expected[MAX_UNDER_WAY][MAX_ROWS];
+	int			nlanes;
+	bool		returned[MAX_ROWS];
+	/* counters */
+	int64		fetches,
+				scans,
+				cycles,
+				restarts,
+				marked,
+				errors;
+	const char *violation;
+} Walk;
+
+static int
+below(Walk *w, int n)
+{
+	return (int) (pg_prng_uint64(&w->rng) % (uint64) n);
+}
+
+static bool
+chance(Walk *w, double p)
+{
+	return pg_prng_double(&w->rng) < p;
+}
+
+/* ---------------------------------------------------------------- what happens */
+
+static void
+add_row(Walk *w, TimestampTz created)
+{
+	Row		   *row;
+
+	if (w->nrows >= MAX_ROWS)
+		return;
+	row = &w->rows[w->nrows++];
+	memset(row, 0, sizeof(Row));
+	snprintf(row->id, ID_LEN, "%08x%03x", (unsigned) pg_prng_uint32(&w->rng), w->nrows);
+	row->created = chance(w, w->undated) ? DT_NOBEGIN : created;
+	row->modified = chance(w, 0.3) ? DT_NOBEGIN : created + below(w, 5) * TICK;
+	row->open = chance(w, 0.3);
+	row->touched = w->now;
+	row->stored = -1;
+}
+
+static void
+happen(Walk *w)
+{
+	Row		   *row = &w->rows[below(w, Max(w->nrows, 1))];
+
+	/* times are often equal: several things happen in a tick */
+	if (chance(w, 0.3))
+		w->now += TICK;
+	if (w->nrows == 0 || chance(w, 0.3))
+	{
+		add_row(w, w->now);
+		return;
+	}
+	if (row->gone)
+		return;
+	row->touched = w->now;
+	if (chance(w, 0.25))
+	{
+		row->gone = true;
+		return;
+	}
+	row->version++;
+	row->silent = chance(w, 0.3);
+	if (!row->silent)
+		row->modified = w->now;
+	if (row->open && chance(w, 0.4))
+		row->open = false;
+}
+
+/* ------------------------------------------------------------------ the tenant */
+
+static TimestampTz
+parse_literal(const char **p)
+{
+	const char *end = strchr(*p + 1, '"');
+	TimestampTz t = item_parse_time(pnstrdup(*p + 1, end - *p - 1));
+
+	*p = end + 1;
+	return t;
+}
+
+/* Does a row fit the filter?  The few forms that pull.c writes. */
+static bool
+fits(const Row *row, const char *filter)
+{
+	const char *p = filter;
+
+	while (p != NULL && *p)
+	{
+		if (strncmp(p, "created ge ", 11) == 0)
+		{
+			p += 11;
+			if (!(row->created >= parse_literal(&p)) || row->created == DT_NOBEGIN)
+				return false;
+		}
+		else if (strncmp(p, "created lt ", 11) == 0)
+		{
+			p += 11;
+			if (!(row->created < parse_literal(&p)) || row->created == DT_NOBEGIN)
+				return false;
+		}
+		else if (strncmp(p, ITEM_ID_KEY " gt \"", strlen(ITEM_ID_KEY) + 5) == 0)
+		{
+			const char *end;
+
+			p += strlen(ITEM_ID_KEY) + 5;
+			end = strchr(p, '"');
+			if (strcmp(row->id, pnstrdup(p, end - p)) <= 0)
+				return false;
+			p = end + 1;
+		}
+		else if (strncmp(p, ITEM_ID_KEY " in (", strlen(ITEM_ID_KEY) + 5) == 0)
+		{
+			const char *end = strchr(p, ')');
+
+			if (strstr(pnstrdup(p, end - p), psprintf("\"%s\"", row->id)) == NULL)
+				return false;
+			p = end + 1;
+		}
+		else
+			elog(ERROR, "unknown filter: %s", p);
+		if (strncmp(p, " and ", 5) == 0)
+			p += 5;
+	}
+	return true;
+}
+
+static const Walk *sorting;
+static const char *sorting_by;
+
+static int
+compare_ids(const Row *a, const Row *b)
+{
+	return strcmp(a->id, b->id);
+}
+
+static int
+compare_times(TimestampTz a, TimestampTz b)
+{
+	return (a > b) - (a < b);
+}
+
+static TimestampTz
+modified_key(const Row *row)
+{
+	if (row->modified != DT_NOBEGIN)
+		return row->modified;
+	switch (sorting->nulls)
+	{
+		case NULLS_LEAD:
+			return DT_NOEND;
+		case NULLS_TRAIL:
+			return DT_NOBEGIN;
+		default:
+			return row->created;
+	}
+}
+
+static int
+compare_rows(const void *pa, const void *pb)
+{
+	const Row  *a = *(Row *const *) pa;
+	const Row  *b = *(Row *const *) pb;
+	int			order = 0;
+
+	if (strncmp(sorting_by, "created", 7) == 0)
+		order = compare_times(a->created, b->created);
+	else if (strncmp(sorting_by, "-created", 8) == 0)
+		order = compare_times(b->created, a->created);
+	else if (strncmp(sorting_by, "-modified", 9) == 0)
+		order = compare_times(modified_key(b), modified_key(a));
+	return order != 0 ? order : compare_ids(a, b);
+}
+
+static void
+answer(Walk *w, const PullFetch *fetch, PullPage *page, Row **on_page)
+{
+	Row		   *found[MAX_ROWS];
+	PullItem   *items = palloc0(sizeof(PullItem) * Max(fetch->limit, 1));
+	int			n = 0;
+
+	for (int i = 0; i < w->nrows; i++)
+	{
+		Row		   *row = &w->rows[i];
+
+		if (!row->gone && (!fetch->executing || row->open) && fits(row, fetch->filters))
+			found[n++] = row;
+	}
+	sorting = w;
+	sorting_by = fetch->sorters;
+	qsort(found, n, sizeof(Row *), compare_rows);
+	page->lane = fetch->lane;
+	page->items = items;
+	page->nitems = 0;
+	page->date = w->now;
+	page->total = !fetch->count || w->no_counts ? -1 : Max(n + w->count_error, 0);
+	for (int64 i = fetch->offset; i < n && page->nitems < fetch->limit; i++)
+	{
+		PullItem   *item = &items[page->nitems];
+
+		on_page[page->nitems++] = found[i];
+		item->id = found[i]->id;
+		item->id_len = strlen(found[i]->id);
+		item->created = fetch->wants_times ? found[i]->created : DT_NOBEGIN;
+		item->modified = fetch->wants_times ? found[i]->modified : DT_NOBEGIN;
+	}
+}
+
+/* ------------------------------------------------------------------------ here */
+
+static void
+store(Walk *w, PullStep step, Row **rows, int n)
+{
+	if (step == PULL_STEP_MEASURE)
+		return;
+	for (int i = 0; i < n; i++)
+	{
+		rows[i]->stored = rows[i]->version;
+		rows[i]->stored_open = rows[i]->open;
+		rows[i]->missing = false;
+		if (step == PULL_STEP_RECHECK)
+			rows[i]->candidate = false;
+		w->returned[rows[i] - w->rows] = true;
+	}
+}
+
+static bool
+in_range(const Row *row, const PullRange *range)
+{
+	if (row->stored < 0 || row->missing)
+		return false;
+	if (range->all)
+		return true;
+	if (range->undated || row->created == DT_NOBEGIN)
+		return range->undated && row->created == DT_NOBEGIN;
+	return (range->from == DT_NOBEGIN || row->created >= range->from) &&
+		(range->to == DT_NOBEGIN || row->created < range->to);
+}
+
+static int
+window_of(const Walk *w, const PullLane *lane)
+{
+	for (int i = 0; i < w->nlanes; i++)
+	{
+		if (w->lanes[i] == lane)
+			return i;
+	}
+	return -1;
+}
+
+static void
+open_window(Walk *w, const Pull *pull, PullLane *lane)
+{
+	PullRange	range = pull_range(pull, lane);
+	int			i = w->nlanes++;
+
+	w->lanes[i] = lane;
+	for (int r = 0; r < w->nrows; r++)
+		w->expected[i][r] = in_range(&w->rows[r], &range);
+}
+
+static void
+end_window(Walk *w, Pull *pull, PullLane *lane)
+{
+	int			i = window_of(w, lane);
+
+	pull_window_stored(pull, lane);
+	for (int r = 0; r < w->nrows; r++)
+	{
+		if (w->expected[i][r])
+			w->rows[r].candidate = true;
+	}
+	w->nlanes--;
+	w->lanes[i] = w->lanes[w->nlanes];
+	memcpy(w->expected[i], w->expected[w->nlanes], sizeof(w->expected[i]));
+}
+
+/* -------------------------------------------------------------------- a pull */
+
+static void
+give_open(Walk *w, Pull *pull)
+{
+	const char *ids[MAX_ROWS];
+	int			n = 0;
+
+	for (int i = 0; i < w->nrows; i++)
+	{
+		if (w->rows[i].stored >= 0 && w->rows[i].stored_open && !w->rows[i].missing &&
+			!w->returned[i])
+			ids[n++] = w->rows[i].id;
+	}
+	pull_give_open(pull, ids, n);
+}
+
+static const char *
+give_missing(Walk *w, Pull *pull)
+{
+	const char *ids[MAX_ROWS];
+	PullMissing missing = {0};
+	PullRange	range;
+
+	if (pull_left_out(pull, &range))
+	{
+		for (int i = 0; i < w->nrows; i++)
+			w->rows[i].candidate = w->rows[i].candidate || in_range(&w->rows[i], &range);
+	}
+	for (int i = 0; i < w->nrows; i++)
+	{
+		const Row  *row = &w->rows[i];
+		bool		candidate = row->candidate && !row->missing;
+
+		missing.stored += row->stored >= 0 && !row->missing;
+		missing.open_stored += row->stored >= 0 && row->stored_open && !row->missing;
+		missing.open_missing += candidate && row->stored_open;
+		if (candidate)
+			ids[missing.nids++] = row->id;
+	}
+	missing.ids = ids;
+	return pull_give_missing(pull, &missing);
+}
+
+static void
+mark(Walk *w)
+{
+	for (int i = 0; i < w->nrows; i++)
+	{
+		Row		   *row = &w->rows[i];
+
+		if (row->candidate && !row->missing)
+		{
+			row->missing = true;
+			w->marked++;
+			if (!row->gone)
+				w->violation = psprintf("row %s is there and was marked missing", row->id);
+		}
+		row->candidate = false;
+	}
+}
+
+typedef enum Outcome
+{
+	ENDED,
+	BROKEN_OFF,
+	FAILED
+} Outcome;
+
+/* Carry a pull; pages come back in any order. */
+static Outcome
+carry(Walk *w, Pull *pull)
+{
+	PullFetch	asked[MAX_UNDER_WAY];
+	int			n = 0;
+
+	w->nlanes = 0;
+	memset(w->returned, 0, sizeof(w->returned));
+	for (int fetches = 0;; fetches++)
+	{
+		PullPage	page = {0};
+		Row		   *on_page[MAX_ROWS];
+		PullFetch	fetch;
+		bool		ends;
+		int			which;
+
+		if (fetches > MAX_FETCHES)
+		{
+			w->violation = "a pull does not end";
+			return FAILED;
+		}
+		switch (pull_next(pull, &fetch))
+		{
+			case PULL_FETCH:
+				if (fetch.begins)
+					open_window(w, pull, fetch.lane);
+				asked[n++] = fetch;
+				continue;
+			case PULL_ASK_OPEN:
+				give_open(w, pull);
+				continue;
+			case PULL_ASK_MISSING:
+				if (give_missing(w, pull) != NULL)
+					return FAILED;
+				continue;
+			case PULL_MARK:
+				mark(w);
+				pull_marked(pull);
+				continue;
+			case PULL_DONE:
+				return ENDED;
+			case PULL_WAIT:
+				break;
+		}
+		if (n == 0)
+		{
+			w->violation = "a pull waits for nothing";
+			return FAILED;
+		}
+		if (!w->quiet && chance(w, 0.02))
+			return BROKEN_OFF;
+		while (!w->quiet && chance(w, 0.4))
+			happen(w);
+		which = below(w, n);
+		fetch = asked[which];
+		asked[which] = asked[--n];
+		w->fetches++;
+		answer(w, &fetch, &page, on_page);
+		if (pull_page(pull, &page, &ends) != NULL)
+			return FAILED;
+		for (int i = 0; i < page.nitems; i++)
+		{
+			int			window = window_of(w, fetch.lane);
+
+			if (window >= 0)
+				w->expected[window][on_page[i] - w->rows] = false;
+		}
+		store(w, fetch.step, on_page, page.nitems);
+		if (ends)
+			end_window(w, pull, fetch.lane);
+	}
+}
+
+static PullPlan
+plan(Walk *w, PullKind kind)
+{
+	PullPlan	plan = {0};
+
+	plan.kind = kind;
+	plan.max_concurrency = w->concurrency;
+	plan.page_rows = w->page_rows;
+	plan.window_rows = w->window_rows;
+	plan.now = w->now;
+	plan.created_watermark = w->marks.created_watermark;
+	plan.modified_watermark = w->marks.modified_watermark;
+	plan.null_modified = w->marks.null_modified;
+	plan.marks = true;
+	plan.missing_limit = 1;
+	return plan;
+}
+
+static void
+take_marks(Walk *w, const Pull *pull)
+{
+	PullMarks	marks = pull_marks(pull);
+
+	w->marks.created_watermark = Max(w->marks.created_watermark, marks.created_watermark);
+	w->marks.modified_watermark = Max(w->marks.modified_watermark, marks.modified_watermark);
+	if (marks.null_modified >= 0)
+		w->marks.null_modified = marks.null_modified;
+}
+
+/* ---------------------------------------------------------------- invariants */
+
+static void
+check_scan(Walk *w, TimestampTz since, const bool *was_gone)
+{
+	for (int i = 0; i < w->nrows && w->violation == NULL; i++)
+	{
+		const Row  *row = &w->rows[i];
+
+		if (!row->gone && row->touched < since && row->stored != row->version)
+			w->violation = psprintf("row %s stood still through a scan and is stored as %d instead of %d",
+									row->id, row->stored, row->version);
+		if (was_gone[i] && row->stored >= 0 && !row->missing)
+			w->violation = psprintf("row %s was gone before a scan and was not marked missing", row->id);
+	}
+}
+
+static void
+scan(Walk *w)
+{
+	char	   *cursor = NULL;
+	TimestampTz since = 0;
+	bool		was_gone[MAX_ROWS];
+
+	for (;;)
+	{
+		PullPlan	p;
+		Pull	   *pull;
+		Outcome		outcome;
+		StringInfoData buf;
+
+		w->now += TICK;			/* what was touched before is told apart */
+		p = plan(w, PULL_SCAN);
+		p.cursor = cursor;
+		pull = pull_create(&p);
+		if (!pull_was_resumed(pull))
+		{
+			since = w->now;
+			for (int i = 0; i < MAX_ROWS; i++)
+			{
+				was_gone[i] = i < w->nrows && w->rows[i].gone;
+				w->rows[i].candidate = false;
+			}
+		}
+		outcome = carry(w, pull);
+		if (outcome == ENDED)
+		{
+			w->scans++;
+			take_marks(w, pull);
+			check_scan(w, since, was_gone);
+			return;
+		}
+		if (outcome == FAILED)
+		{
+			w->errors++;
+			return;
+		}
+		w->restarts++;
+		initStringInfo(&buf);
+		pull_cursor(pull, &buf);
+		cursor = buf.data;
+	}
+}
+
+static void
+cycle(Walk *w, bool quiet)
+{
+	PullPlan	p;
+	Pull	   *pull;
+	Outcome		outcome;
+
+	w->quiet = quiet;
+	p = plan(w, PULL_CYCLE);
+	pull = pull_create(&p);
+	outcome = carry(w, pull);
+	w->quiet = false;
+	if (outcome == ENDED)
+	{
+		w->cycles++;
+		take_marks(w, pull);
+	}
+	else
+		w->restarts++;
+	if (!quiet || w->violation != NULL)
+		return;
+	if (outcome != ENDED)
+		w->violation = "a quiet cycle failed";
+	for (int i = 0; i < w->nrows && w->violation == NULL; i++)
+	{
+		const Row  *row = &w->rows[i];
+		bool		may_differ = row->silent || w->nulls == NULLS_AS_CREATED ||
+			(row->created == DT_NOBEGIN && row->stored < 0 && row->modified == DT_NOBEGIN);
+
+		if (!row->gone && row->stored != row->version && (!may_differ || row->open))
+			w->violation = psprintf("row %s is stored as %d instead of %d after a quiet cycle",
+									row->id, row->stored, row->version);
+	}
+}
+
+static void
+walk(Walk *w, uint64 seed)
+{
+	int			rounds;
+
+	pg_prng_seed(&w->rng, seed);
+	w->nrows = 0;
+	w->now = INT64CONST(700000000) * USECS_PER_SEC;
+	w->nulls = below(w, NUM_NULL_ORDERS);
+	w->page_rows = 4 + below(w, 6);
+	w->window_rows = 8 + below(w, 30);
+	w->concurrency = 1 + below(w, 4);
+	w->count_error = chance(w, 0.7) ? 0 : below(w, 7) - 3;
+	w->no_counts = chance(w, 0.1);
+	w->undated = chance(w, 0.5) ? 0 : 0.1;
+	w->marks.created_watermark = w->marks.modified_watermark = DT_NOBEGIN;
+	w->marks.null_modified = 0;
+	for (int i = below(w, 80); i > 0; i--)
+		add_row(w, w->now - below(w, 40) * TICK * 10);
+	rounds = 1 + below(w, 4);
+	scan(w);
+	while (rounds-- > 0 && w->violation == NULL)
+	{
+		for (int i = below(w, 12); i > 0; i--)
+			happen(w);
+		cycle(w, false);
+		if (w->violation == NULL && w->marks.modified_watermark != DT_NOBEGIN && w->count_error == 0)
+			cycle(w, true);
+		if (w->violation == NULL && chance(w, 0.4))
+			scan(w);
+	}
+}
+
+/* unit_pull(seed bigint, walks int): what happened, and the first violation */
+Datum
+unit_pull(PG_FUNCTION_ARGS)
+{
+	ReturnSetInfo *rsinfo = (ReturnSetInfo *) fcinfo->resultinfo;
+	int64		seed = PG_GETARG_INT64(0);
+	int			walks = PG_GETARG_INT32(1);
+	Walk	   *w = palloc0(sizeof(Walk));
+	MemoryContext cxt = AllocSetContextCreate(CurrentMemoryContext, "walk", ALLOCSET_DEFAULT_SIZES);
+	Datum		values[7];
+	bool		nulls[7] = {false};
+	int			i;
+
+	InitMaterializedSRF(fcinfo, 0);
+	for (i = 0; i < walks && w->violation == NULL; i++)
+	{
+		MemoryContext old = MemoryContextSwitchTo(cxt);
+
+		CHECK_FOR_INTERRUPTS();
+		walk(w, (uint64) seed + i);
+		MemoryContextSwitchTo(old);
+		if (w->violation != NULL)
+			w->violation = psprintf("seed " INT64_FORMAT " (%d rows, pages of %d, windows of %d, %d at once, nulls %d, counts %+d%s, undated %.1f): %s",
+									seed + i, w->nrows, w->page_rows, w->window_rows, w->concurrency, w->nulls,
+									w->count_error, w->no_counts ? " or none" : "", w->undated, w->violation);
+		MemoryContextReset(cxt);
+	}
+	values[0] = Int64GetDatum(w->fetches);
+	values[1] = Int64GetDatum(w->scans);
+	values[2] = Int64GetDatum(w->cycles);
+	values[3] = Int64GetDatum(w->restarts);
+	values[4] = Int64GetDatum(w->marked);
+	values[5] = Int64GetDatum(w->errors);
+	nulls[6] = w->violation == NULL;
+	if (w->violation != NULL)
+		values[6] = CStringGetTextDatum(w->violation);
+	tuplestore_putvalues(rsinfo->setResult, rsinfo->setDesc, values, nulls);
+	return (Datum) 0;
+}
