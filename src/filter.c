@@ -86,9 +86,9 @@ filter_items(const char *const *ids, int nids)
 TimestampTz
 filter_floor(TimestampTz t)
 {
-	TimestampTz rest = t % 1000;
+	TimestampTz rest = t % FILTER_UNIT_US;
 
-	return TIMESTAMP_NOT_FINITE(t) ? t : t - (rest < 0 ? rest + 1000 : rest);
+	return TIMESTAMP_NOT_FINITE(t) ? t : t - (rest < 0 ? rest + FILTER_UNIT_US : rest);
 }
 
 void

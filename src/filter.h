@@ -29,6 +29,7 @@ extern char *filter_items(const char *const *ids, int nids);
 extern char *filter_created(TimestampTz from, TimestampTz to);
 
 /* What a time is cut to in a filter: not all tenants read microseconds. */
+#define FILTER_UNIT_US 1000
 extern TimestampTz filter_floor(TimestampTz t);
 
 /* Append a time as the API writes it, with so many digits behind the second. */

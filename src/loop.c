@@ -679,7 +679,7 @@ write_page(LoopRun *loop, LoopPage *page, StoreCounts *counts)
 	if (page->step == PULL_STEP_RECHECK)
 		keep_returned(loop, page);
 	add_up(&run->counts, counts);
-	run->pages++;
+	run->pages += page->nitems > 0;
 	if (is_mostly_bad(loop, counts))
 		return;
 	if (page->ends)

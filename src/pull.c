@@ -29,15 +29,16 @@
  * And once a day or so, and at first, a scan of everything (5), which finds the
  * changes that move no date and the rows that are gone.  It goes in windows over
  * "created", several at once, each by id within; a window is the unit in which
- * it is taken up.  What has no date is in no window, so where either end of the
- * order by "created" has such, or the counts say so, a last pass goes over
- * everything by id.  What windows did
+ * it is taken up.  What has no date is in no window: it is read from the end of
+ * the order by "created" where it is, or, where only the counts say that there is
+ * such, by a pass over everything by id.  What windows did
  * not return is read once more by id before it is marked missing, and nothing
  * is where too much would be: a token that lost rights sees fewer rows.
  *
- * A list ends with an empty page, or with a short one where the tenant's count
- * agrees.  A short page alone does not end it: a tenant that filters a page
- * after cutting it would make us stop early.
+ * A list ends with an empty page, or with a short one whose own count says that
+ * it is all.  A short page alone does not end it: a tenant that cuts pages shorter
+ * than they are asked for would make us stop early; and neither does the count
+ * of an earlier page, because rows come in between.
  *
  *-------------------------------------------------------------------------
  */
@@ -117,12 +118,12 @@ struct PullLane
 	int			number;			/* of the window, or of the measurement */
 	const char *filter;			/* without what pages add to it */
 	char	   *after;			/* last id seen; NULL: none */
-	int64		seen;
-	int64		total;			/* -1: not told */
+	int64		total;			/* of the first page, -1: not told */
 	int64		offset;
 
 	/* step 2 */
 	TimestampTz bound;
+	bool		ties;			/* among rows whose created is the bound */
 
 	/* step 3, see changed_page() */
 	bool		walking;
@@ -163,7 +164,8 @@ struct Pull
 	int			nbounds;
 	bool	   *stored;			/* by window */
 	int64		count_all;
-	bool		saw_undated;	/* at an end of the order by created */
+	const char *rest_sorters;	/* the order that rows without a date lead */
+	bool		rest_scattered; /* or both ends have such */
 	bool		rest_read;
 	int64		count_dated;
 	int			counts_asked;
@@ -449,6 +451,29 @@ describe_measure(const Pull *pull, const PullLane *lane, PullFetch *fetch)
 	fetch->wants_times = true;
 }
 
+/*
+ * The rest is read in the order in which it leads, by id as well: among rows
+ * without a date, which are equal there, the id decides.
+ */
+static bool
+leads_with_undated(const Pull *pull, const PullLane *lane)
+{
+	return lane->step == PULL_STEP_REST && pull->rest_sorters != NULL && !pull->rest_scattered;
+}
+
+static void
+describe_new(const PullLane *lane, PullFetch *fetch)
+{
+	fetch->wants_times = true;
+	fetch->sorters = lane->ties ? SORT_BY_ID : SORT_BY_CREATED;
+	if (lane->ties)
+		fetch->filters = filter_after(filter_created(lane->bound, lane->bound + FILTER_UNIT_US),
+									  lane->after);
+	else
+		fetch->filters = lane->bound == DT_NOBEGIN ? DATED :
+			filter_created(lane->bound, DT_NOBEGIN);
+}
+
 static void
 describe(const Pull *pull, PullLane *lane, PullFetch *fetch)
 {
@@ -463,11 +488,7 @@ describe(const Pull *pull, PullLane *lane, PullFetch *fetch)
 			describe_measure(pull, lane, fetch);
 			break;
 		case PULL_STEP_NEW:
-			fetch->filters = lane->bound == DT_NOBEGIN ? DATED :
-				filter_created(lane->bound, DT_NOBEGIN);
-			fetch->sorters = SORT_BY_CREATED;
-			fetch->offset = lane->offset;
-			fetch->wants_times = true;
+			describe_new(lane, fetch);
 			break;
 		case PULL_STEP_CHANGED:
 			fetch->sorters = SORT_CHANGED_FIRST;
@@ -477,7 +498,8 @@ describe(const Pull *pull, PullLane *lane, PullFetch *fetch)
 		default:
 			fetch->filters = lane->filter == NULL && lane->after == NULL ? NULL :
 				filter_after(lane->filter, lane->after);
-			fetch->sorters = SORT_BY_ID;
+			fetch->sorters = leads_with_undated(pull, lane) ? pull->rest_sorters : SORT_BY_ID;
+			fetch->wants_times = leads_with_undated(pull, lane);
 			fetch->executing = lane->step == PULL_STEP_OPEN;
 			fetch->count = lane->after == NULL;
 			fetch->begins = lane->after == NULL &&
@@ -564,7 +586,7 @@ after_counts(Pull *pull)
 {
 	bool		more = pull->count_dated >= 0 && pull->count_all > pull->count_dated;
 
-	if (pull->saw_undated || (more && ++pull->counts_asked >= MAX_COUNTS))
+	if (pull->rest_sorters != NULL || (more && ++pull->counts_asked >= MAX_COUNTS))
 	{
 		pull->rest_read = true;
 		enter(pull, PHASE_REST);
@@ -677,28 +699,36 @@ is_id(const PullItem *item, const char *id)
 		memcmp(item->id, id, item->id_len) == 0;
 }
 
-/* A page that ends a list: an empty one, or a short one that the count agrees with. */
+static const PullItem *
+last_with_id(const PullPage *page)
+{
+	for (int i = page->nitems - 1; i >= 0; i--)
+	{
+		if (page->items[i].id != NULL)
+			return &page->items[i];
+	}
+	return NULL;
+}
+
+/* A page that ends a list: an empty one, or a short one that its own count agrees with. */
 static bool
 is_last(const Pull *pull, const PullPage *page, int64 behind, int64 total)
 {
 	return page->nitems == 0 ||
-		(page->nitems < pull->plan.page_rows && total >= 0 && behind >= total);
+		(page->nitems < pull->plan.page_rows && behind == total);
 }
 
 static const char *
 id_page(Pull *pull, PullLane *lane, const PullPage *page)
 {
-	const PullItem *last = NULL;
+	const PullItem *last = last_with_id(page);
+	int64		total = lane->after == NULL ? page->total : -1;
 
 	if (lane->after == NULL)
 		lane->total = page->total;
-	lane->seen += page->nitems;
-	for (int i = page->nitems - 1; i >= 0 && last == NULL; i--)
-	{
-		if (page->items[i].id != NULL)
-			last = &page->items[i];
-	}
-	if (is_last(pull, page, lane->seen, lane->total))
+	/* a row that has a date ends those that have none */
+	if (is_last(pull, page, page->nitems, total) ||
+		(leads_with_undated(pull, lane) && page->items[page->nitems - 1].created != DT_NOBEGIN))
 	{
 		close_lane(lane);
 		return NULL;
@@ -730,10 +760,32 @@ raise_watermark(TimestampTz *watermark, TimestampTz t, TimestampTz date)
 
 /* ---------------------------------------------------------- step 2: new rows */
 
+/* A page of the rows whose created is the bound, to the millisecond. */
+static const char *
+tie_page(PullLane *lane, const PullPage *page)
+{
+	const PullItem *last = last_with_id(page);
+
+	if (page->nitems == 0)
+	{
+		lane->ties = false;
+		lane->after = NULL;
+		lane->bound += FILTER_UNIT_US;
+		return NULL;
+	}
+	if (last == NULL)
+		return "no item of the page has an accountActivityItemId";
+	if (lane->after != NULL && is_id(last, lane->after))
+		return "the page ends where the one before it ended";
+	lane->after = copy_id(last);
+	return NULL;
+}
+
 /*
- * By created from the bound.  The next page begins at the last row's created,
- * so that offsets cannot drift; where a whole page has one and the same, it
- * goes on by offset until that has passed.
+ * By created from the bound.  The next page begins at the last row's created, so
+ * there are no offsets that could drift.  Where a page does not get beyond the
+ * bound, because many rows have one and the same created, these are read by id,
+ * and then what is behind them.
  */
 static const char *
 new_page(Pull *pull, PullLane *lane, const PullPage *page)
@@ -748,18 +800,16 @@ new_page(Pull *pull, PullLane *lane, const PullPage *page)
 		if (t > last)
 			last = t;
 	}
-	if (is_last(pull, page, lane->offset + page->nitems, page->total))
-	{
+	if (lane->ties)
+		return tie_page(lane, page);
+	if (is_last(pull, page, page->nitems, page->total))
 		close_lane(lane);
-		return NULL;
-	}
-	if (page->nitems >= pull->plan.page_rows && filter_floor(last) > lane->bound)
-	{
+	else if (filter_floor(last) > lane->bound)
 		lane->bound = filter_floor(last);
-		lane->offset = 0;
-	}
+	else if (last == DT_NOBEGIN)
+		return "no item of the page has a date in created, by which it was asked for";
 	else
-		lane->offset += page->nitems;
+		lane->ties = true;
 	return NULL;
 }
 
@@ -895,8 +945,9 @@ changed_page(Pull *pull, PullLane *lane, const PullPage *page)
 		raise_watermark(&pull->marks.modified_watermark, page->items[i].modified, page->date);
 	if (!lane->walking && !find_first_dated(pull, lane, page))
 	{
+		/* none is dated: that says nothing of where such a row will be */
 		if (lane->done)
-			pull->marks.null_modified = lane->low;
+			pull->marks.null_modified = 0;
 		return NULL;
 	}
 	if (!lane->scattered && has_scattered_nulls(lane, page))
@@ -928,6 +979,15 @@ changed_page(Pull *pull, PullLane *lane, const PullPage *page)
 
 /* ------------------------------------------------------------ measurements */
 
+/* Rows without a date lead this order; if the other one too, then neither. */
+static void
+note_undated_end(Pull *pull, const char *sorters)
+{
+	if (pull->rest_sorters != NULL && pull->rest_sorters != sorters)
+		pull->rest_scattered = true;
+	pull->rest_sorters = sorters;
+}
+
 static const char *
 measure_page(Pull *pull, PullLane *lane, const PullPage *page)
 {
@@ -956,7 +1016,7 @@ measure_page(Pull *pull, PullLane *lane, const PullPage *page)
 			{
 				pull->count_all = page->total;
 				if (page->nitems > 0 && created == DT_NOBEGIN)
-					pull->saw_undated = true;
+					note_undated_end(pull, lane->number == 0 ? SORT_BY_CREATED : SORT_NEWEST_FIRST);
 			}
 			break;
 	}
