@@ -427,7 +427,7 @@ CREATE TABLE accessreq.sync_job (
 	held_by						text COLLATE "C"
 );
 COMMENT ON TABLE accessreq.sync_job IS
-'one row a server that is pulled: who owns the job and how it fares; view sync_status says what it means';
+'one row a server that is pulled: who owns the job and how it fares';
 COMMENT ON COLUMN accessreq.sync_job.owner IS 'the role that pulled first: only its pulls set tenant, last_success_at and failures, and take up an interrupted pull';
 COMMENT ON COLUMN accessreq.sync_job.origin IS 'the database this job belongs to (system identifier and database OID); accessreq.check() says when this is another, a copy';
 COMMENT ON COLUMN accessreq.sync_job.tenant IS 'the tenant behind the token at the first pull; another one under the same server is an error';
@@ -729,7 +729,7 @@ CREATE PROCEDURE accessreq.sync(server name DEFAULT NULL, full_scan boolean DEFA
 AS 'MODULE_PATHNAME', 'accessreq_sync'
 LANGUAGE C;
 COMMENT ON PROCEDURE accessreq.sync(name, boolean) IS
-'pulls all statuses into request_status and its child tables now, each page committed with its cursor; an interrupted pull is taken up where it stood, full_scan => true starts anew. Not in a transaction block';
+'pulls into request_status and its child tables now: what may have changed, and everything where that is due (at first, once a day, or with full_scan => true). Each page is committed by itself; an interrupted full scan goes on with the windows that are not stored yet. Not in a transaction block';
 
 -- ---------------------------------------------------------------------------
 -- Life of a server

@@ -400,6 +400,25 @@ api_error_bad_answer(const Tenant *tenant, const char *what,
 	return e;
 }
 
+static char *
+copy_text(const char *text)
+{
+	return text ? pstrdup(text) : NULL;
+}
+
+ApiError *
+api_error_copy(const ApiError *error)
+{
+	ApiError   *copy = palloc(sizeof(ApiError));
+
+	*copy = *error;
+	copy->message = copy_text(error->message);
+	copy->detail = copy_text(error->detail);
+	copy->hint = copy_text(error->hint);
+	copy->tracking_id = copy_text(error->tracking_id);
+	return copy;
+}
+
 void
 api_error_raise(const ApiError *e)
 {

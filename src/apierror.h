@@ -56,6 +56,9 @@ extern ApiError *api_error_bad_answer(const Tenant *tenant, const char *what,
 									  const HttpResponse *response,
 									  const char *problem, bool changes);
 
+/* A copy in the current memory context. */
+extern ApiError *api_error_copy(const ApiError *error);
+
 extern _Noreturn void api_error_raise(const ApiError *error);
 
 /*

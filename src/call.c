@@ -253,19 +253,6 @@ go_on_now(Call *call)
 	call->not_before = now_us();
 }
 
-static ApiError *
-copy_error(const ApiError *error)
-{
-	ApiError   *copy = palloc(sizeof(ApiError));
-
-	*copy = *error;
-	copy->message = pstrdup(error->message);
-	copy->detail = copy_text(error->detail);
-	copy->hint = copy_text(error->hint);
-	copy->tracking_id = copy_text(error->tracking_id);
-	return copy;
-}
-
 /*
  * The fetch of a token has ended, or is given up: the set's calls that wait
  * for it go on, or fail with it.  One wrong secret is one failed request, not
@@ -290,7 +277,7 @@ wake_token_waiters(Call *fetcher)
 		{
 			MemoryContext old = MemoryContextSwitchTo(other->cxt);
 
-			end_call(other, copy_error(fetcher->error));
+			end_call(other, api_error_copy(fetcher->error));
 			MemoryContextSwitchTo(old);
 		}
 		else
@@ -368,8 +355,6 @@ handle_limited(Call *call, const HttpResponse *response)
 	bool		may = call->spec.patient ? call->limited < MAX_PATIENT_LIMITED :
 		call->limited < 1;
 
-	if (call->spec.patient && call->spec.patience_us > 0 && us > call->spec.patience_us)
-		may = false;
 	limiter_block(call->budget, us);
 	call->limited++;
 	call->limited_us = us;

@@ -29,8 +29,6 @@ typedef struct CallSpec
 	const char *unknown_hint;	/* about a 404, likewise */
 	bool		patient;		/* waits for the budget and Retry-After in
 								 * full: a pull, not a session's call */
-	int64		patience_us;	/* of such a one, for a single Retry-After;
-								 * 0: any */
 	void	   *tag;
 	struct CallCounts *counts;	/* what it takes is added there too; or NULL */
 } CallSpec;

@@ -61,7 +61,6 @@ typedef enum Verdict
 static void
 put(Check *c, const char *step, Verdict verdict, const char *detail, const char *hint)
 {
-	ReturnSetInfo *rsinfo = (ReturnSetInfo *) c->fcinfo->resultinfo;
 	Datum		values[4] = {0};
 	bool		nulls[4] = {0};
 
@@ -74,7 +73,7 @@ put(Check *c, const char *step, Verdict verdict, const char *detail, const char 
 	nulls[3] = hint == NULL;
 	if (hint)
 		values[3] = CStringGetTextDatum(hint);
-	tuplestore_putvalues(rsinfo->setResult, rsinfo->setDesc, values, nulls);
+	session_put_row(c->fcinfo, values, nulls);
 }
 
 /* An error of a step becomes its row; one that is not the step's is raised. */

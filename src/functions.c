@@ -31,27 +31,12 @@ PG_FUNCTION_INFO_V1(accessreq_cancel);
 PG_FUNCTION_INFO_V1(accessreq_cancel_many);
 PG_FUNCTION_INFO_V1(accessreq_close);
 
-static void
-put_row(FunctionCallInfo fcinfo, Datum *values, bool *nulls)
-{
-	ReturnSetInfo *rsinfo = (ReturnSetInfo *) fcinfo->resultinfo;
-
-	tuplestore_putvalues(rsinfo->setResult, rsinfo->setDesc, values, nulls);
-}
-
 static Datum
 text_or_null(const char *utf8, bool *isnull)
 {
 	*isnull = utf8 == NULL;
 	/* of what was accepted: no error over a character that is lacking */
 	return utf8 ? CStringGetTextDatum(api_error_convert(utf8, strlen(utf8))) : (Datum) 0;
-}
-
-static Datum
-server_text_or_null(const char *text, bool *isnull)
-{
-	*isnull = text == NULL;
-	return text ? CStringGetTextDatum(text) : (Datum) 0;
 }
 
 /* ---------------------------------------------------------------------- create */
@@ -89,7 +74,7 @@ put_created(FunctionCallInfo fcinfo, const char *person, const JsonValue *item,
 		values[4] = Int64GetDatum(hash);
 	nulls[5] = tracking == NULL;
 	values[5] = BoolGetDatum(existing);
-	put_row(fcinfo, values, nulls);
+	session_put_row(fcinfo, values, nulls);
 }
 
 /* What was done, or may have been, is read first by the next cycle of a pull. */
@@ -311,7 +296,7 @@ accessreq_grant_request(PG_FUNCTION_ARGS)
 		bool		isnull = false;
 		Datum		body = request_body(people + i, Min(per, npeople - i), "GRANT_ACCESS", item.data);
 
-		put_row(fcinfo, &body, &isnull);
+		session_put_row(fcinfo, &body, &isnull);
 	}
 	return (Datum) 0;
 }
@@ -408,9 +393,9 @@ put_outcomes(Batches *b, int first, int n, const char *outcome, const char *erro
 
 		values[0] = text_or_null(b->ids[i], &nulls[0]);
 		values[1] = CStringGetTextDatum(outcome);
-		values[2] = server_text_or_null(error, &nulls[2]);
+		values[2] = session_text_datum(error, &nulls[2]);
 		values[3] = text_or_null(job, &nulls[3]);
-		put_row(b->fcinfo, values, nulls);
+		session_put_row(b->fcinfo, values, nulls);
 	}
 }
 

@@ -33,16 +33,6 @@
 #include "guard.h"
 #include "writer.h"
 
-/*
- * The tables of accessreq--1.0.sql.  022_guards.pl compares them with what is
- * in the schema.
- */
-static const char *const guarded_tables[] = {
-	"request_status", "approval", "phase", "manual_work_item",
-	"state_change", "approval_change", "quarantined_item", "missing_candidate",
-	"sync_job", "sync_run", "action"
-};
-
 /* Could this role become the tables' owner anyway? */
 static bool
 is_trusted(Oid role, Oid owner)
@@ -184,9 +174,9 @@ guard_check_triggers(Oid owner)
 {
 	Oid			schema = writer_schema();
 
-	for (int i = 0; i < (int) lengthof(guarded_tables); i++)
+	for (int i = 0; i < NUM_EXTENSION_TABLES; i++)
 	{
-		Oid			table = get_relname_relid(guarded_tables[i], schema);
+		Oid			table = get_relname_relid(extension_tables[i], schema);
 
 		/* a newer library than the tables: nobody writes one that is not there */
 		if (OidIsValid(table))

@@ -172,6 +172,7 @@ typedef struct JobRow
 {
 	bool		found;
 	bool		is_owner;
+	bool		enabled;
 	bool		keep_raw;
 	char	   *owner;
 	char	   *origin;
@@ -208,7 +209,7 @@ read_job(const char *server, Oid userid)
 				" last_scan_at IS NULL OR next_scan_at IS NULL"
 				" OR next_scan_at <= pg_catalog.clock_timestamp() OR " LAST_SCAN_UNFINISHED ","
 				" pg_catalog.clock_timestamp() - keep, created_watermark, modified_watermark,"
-				" null_modified, owner"
+				" null_modified, owner, enabled"
 				" FROM accessreq.sync_job j WHERE server = $1", &args, SPI_OK_SELECT) == 0)
 		return row;
 	row.found = true;
@@ -224,6 +225,7 @@ read_job(const char *server, Oid userid)
 	nulls = result_text(10);
 	row.marks.null_modified = nulls ? strtoll(nulls, NULL, 10) : 0;
 	row.owner = result_text(11);
+	row.enabled = result_true(0, 12);
 	return row;
 }
 
@@ -280,8 +282,24 @@ job_keep_raw(const char *server)
 	return keep_raw;
 }
 
+/* Before each call that changes the tenant, so it asks for no more than that. */
 char *
 job_origin(const char *server)
+{
+	WriterState state;
+	Args		args = {0};
+	char	   *origin = NULL;
+
+	writer_enter_to_read(&state);
+	add_text(&args, server);
+	if (run_sql("SELECT origin FROM accessreq.sync_job WHERE server = $1", &args, SPI_OK_SELECT) > 0)
+		origin = result_text(1);
+	writer_leave(&state);
+	return origin;
+}
+
+char *
+job_owner(const char *server, bool *found, bool *enabled)
 {
 	WriterState state;
 	JobRow		row;
@@ -289,7 +307,9 @@ job_origin(const char *server)
 	writer_enter_to_read(&state);
 	row = read_job(server, InvalidOid);
 	writer_leave(&state);
-	return row.origin;
+	*found = row.found;
+	*enabled = row.enabled;
+	return row.owner;
 }
 
 void
@@ -534,9 +554,9 @@ job_succeed(JobRun *run, const PullMarks *marks, TimestampTz scan_started)
 	writer_leave(&state);
 }
 
-/* A job's failure: noted, and when it is tried again. */
+/* A failure of the owner's: noted on the job, and when it is tried again. */
 static void
-fail_job(const char *server, const char *error, int64 retry_us, bool next_scan)
+fail_job(const char *server, const char *owner, const char *error, int64 retry_us, bool next_scan)
 {
 	Args		args = {0};
 
@@ -544,6 +564,7 @@ fail_job(const char *server, const char *error, int64 retry_us, bool next_scan)
 	add_text(&args, error);
 	add_arg(&args, FLOAT8OID, Float8GetDatum((double) retry_us / USECS_PER_SEC), false);
 	add_arg(&args, BOOLOID, BoolGetDatum(next_scan), false);
+	add_text(&args, owner);
 	run_sql("UPDATE accessreq.sync_job SET failures = failures + 1, last_error = $2,"
 			" retry_after = CASE WHEN $3 > 0 THEN pg_catalog.clock_timestamp()"
 			" + $3 * interval '1 second' END,"
@@ -552,7 +573,17 @@ fail_job(const char *server, const char *error, int64 retry_us, bool next_scan)
 			" * pg_catalog.power(2::float8, least(failures, " CppAsString2(MAX_DOUBLINGS) ")))),"
 			" next_scan_at = CASE WHEN $4 THEN pg_catalog.clock_timestamp() + reconcile_every"
 			" ELSE next_scan_at END"
-			" WHERE server = $1", &args, SPI_OK_UPDATE);
+			" WHERE server = $1 AND owner = $5", &args, SPI_OK_UPDATE);
+}
+
+void
+job_fail_early(const Tenant *tenant, const char *error)
+{
+	WriterState state;
+
+	writer_enter(&state);
+	fail_job(tenant->server, GetUserNameFromId(tenant->userid, false), error, 0, false);
+	writer_leave(&state);
 }
 
 void
@@ -563,7 +594,7 @@ job_fail(JobRun *run, const char *error, int64 retry_us, bool again)
 	writer_enter(&state);
 	end_run(run, error, !again);
 	if (run->is_owner)
-		fail_job(run->server, error, retry_us, run->kind == PULL_SCAN && !again);
+		fail_job(run->server, run->owner, error, retry_us, run->kind == PULL_SCAN && !again);
 	writer_leave(&state);
 }
 

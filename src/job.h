@@ -77,6 +77,12 @@ extern void job_succeed(JobRun *run, const PullMarks *marks, TimestampTz scan_st
  */
 extern void job_fail(JobRun *run, const char *error, int64 retry_us, bool again);
 
+/* The same where there is no run yet: no token was to be had. */
+extern void job_fail_early(const Tenant *tenant, const char *error);
+
+/* Whose job it is, or NULL; is there one, and is it enabled? */
+extern char *job_owner(const char *server, bool *found, bool *enabled);
+
 /* Is raw kept for this server?  And does the job know another tenant (55000)? */
 extern bool job_keep_raw(const char *server);
 extern void job_check_tenant(const Tenant *tenant, const char *tenant_name);

@@ -506,6 +506,13 @@ cut_elements(Cutter *c, bool page_is_utf8)
 }
 
 bool
+json_has_id(const JsonSpan *span)
+{
+	return span->id != NULL && span->id_len > 0 &&
+		(span->problem == NULL || json_valid_utf8(span->id, span->id_len));
+}
+
+bool
 json_cut_page(char *page, size_t len, const char *id_key,
 			  JsonSpan **items, int *nitems, const char **problem)
 {

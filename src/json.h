@@ -38,6 +38,12 @@ typedef struct JsonSpan
 } JsonSpan;
 
 /*
+ * Is its id one that can be stored and sent?  Where there is a problem its bytes
+ * may be no UTF-8.
+ */
+extern bool json_has_id(const JsonSpan *span);
+
+/*
  * Parse a document.  Returns its root, or NULL with *problem set to a constant
  * string.  Strict where cJSON is not: UTF-8 is verified, no byte may be NUL,
  * nothing may follow the value.  \u0000 must have been replaced before

@@ -20,6 +20,7 @@
 #include "session.h"
 #include "statement.h"
 #include "store.h"
+#include "tables.h"
 #include "utils/acl.h"
 #include "utils/builtins.h"
 #include "utils/lsyscache.h"
@@ -28,13 +29,6 @@
 PG_FUNCTION_INFO_V1(accessreq_adopt);
 PG_FUNCTION_INFO_V1(accessreq_rename_server);
 PG_FUNCTION_INFO_V1(accessreq_forget);
-
-/* All that have a column "server", the children of others first. */
-static const char *const server_tables[] = {
-	"request_status", "approval", "phase", "manual_work_item", "state_change",
-	"approval_change", "quarantined_item", "missing_candidate", "sync_run", "sync_job",
-	"action"
-};
 
 static const char *
 name_arg(FunctionCallInfo fcinfo, int argno, const char *name)
@@ -57,31 +51,6 @@ write_about(const char *sql, const char *first, const char *second)
 	statement_check(SPI_execute_with_args(sql, second ? 2 : 1, types, values, NULL, false, 0));
 	writer_leave(&writer);
 	return SPI_processed;
-}
-
-/* The owner of the job, palloc'd outside of SPI; *found: is there a job? */
-static char *
-job_owner(const char *server, bool *found, bool *enabled)
-{
-	Oid			types[] = {TEXTOID};
-	Datum		values[] = {CStringGetTextDatum(server)};
-	WriterState writer;
-	char	   *owner = NULL;
-	char	   *flag;
-
-	*enabled = false;
-	writer_enter_to_read(&writer);
-	statement_check(SPI_execute_with_args("SELECT owner, enabled FROM accessreq.sync_job WHERE server = $1",
-										  1, types, values, NULL, false, 0));
-	*found = SPI_processed > 0;
-	if (*found)
-	{
-		owner = SPI_getvalue(SPI_tuptable->vals[0], SPI_tuptable->tupdesc, 1);
-		flag = SPI_getvalue(SPI_tuptable->vals[0], SPI_tuptable->tupdesc, 2);
-		*enabled = flag != NULL && flag[0] == 't';
-	}
-	writer_leave(&writer);
-	return owner;
 }
 
 static void
@@ -194,9 +163,9 @@ accessreq_rename_server(PG_FUNCTION_ARGS)
 				 errhint("accessreq.forget() deletes them.")));
 	lock_server(from);
 	lock_server(to);
-	for (int i = 0; i < (int) lengthof(server_tables); i++)
+	for (int i = 0; i < NUM_EXTENSION_TABLES; i++)
 		(void) write_about(psprintf("UPDATE accessreq.%s SET server = $2 WHERE server = $1",
-									server_tables[i]), from, to);
+									extension_tables[i]), from, to);
 	SPI_finish();
 	PG_RETURN_VOID();
 }
@@ -209,7 +178,6 @@ Datum
 accessreq_forget(PG_FUNCTION_ARGS)
 {
 	const char *server = name_arg(fcinfo, 0, "server");
-	ReturnSetInfo *rsinfo = (ReturnSetInfo *) fcinfo->resultinfo;
 	bool		found,
 				enabled;
 
@@ -222,16 +190,16 @@ accessreq_forget(PG_FUNCTION_ARGS)
 				(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
 				 errmsg("the job of server \"%s\" is not stopped", server)));
 	lock_server(server);
-	for (int i = 0; i < (int) lengthof(server_tables); i++)
+	for (int i = 0; i < NUM_EXTENSION_TABLES; i++)
 	{
 		Datum		values[2];
 		bool		nulls[2] = {false, false};
 		uint64		n = write_about(psprintf("DELETE FROM accessreq.%s WHERE server = $1",
-											 server_tables[i]), server, NULL);
+											 extension_tables[i]), server, NULL);
 
-		values[0] = CStringGetTextDatum(server_tables[i]);
+		values[0] = CStringGetTextDatum(extension_tables[i]);
 		values[1] = Int64GetDatum((int64) n);
-		tuplestore_putvalues(rsinfo->setResult, rsinfo->setDesc, values, nulls);
+		session_put_row(fcinfo, values, nulls);
 	}
 	SPI_finish();
 	return (Datum) 0;

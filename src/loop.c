@@ -8,8 +8,7 @@
  * tenant works while we do.
  *
  * Pages are stored in the order in which they came: a window's last page says
- * that the window is stored.  One that cannot be stored now, because a lock is
- * not to be had, waits with those behind it, and nothing further is asked for.
+ * that the window is stored.
  *
  *-------------------------------------------------------------------------
  */
@@ -81,7 +80,6 @@ struct LoopRun
 	CallSet    *calls;
 	JobRun	   *run;
 	Pull	   *pull;
-	int64		patience_us;
 	dlist_head	fetches;		/* LoopFetch, under way */
 	dlist_head	pages;			/* LoopPage */
 	int			npages;
@@ -149,7 +147,7 @@ plan_pull(LoopRun *loop)
 }
 
 LoopRun *
-loop_open(const Tenant *tenant, CallSet *calls, JobRun *run, int64 patience_us)
+loop_open(const Tenant *tenant, CallSet *calls, JobRun *run)
 {
 	MemoryContext cxt = AllocSetContextCreate(CurrentMemoryContext, "accessreq pull",
 											  ALLOCSET_DEFAULT_SIZES);
@@ -160,7 +158,6 @@ loop_open(const Tenant *tenant, CallSet *calls, JobRun *run, int64 patience_us)
 	loop->tenant = tenant;
 	loop->calls = calls;
 	loop->run = run;
-	loop->patience_us = patience_us;
 	loop->returned = idset_create(cxt, API_MAX_PAGE);
 	dlist_init(&loop->fetches);
 	dlist_init(&loop->pages);
@@ -188,22 +185,10 @@ loop_end(const LoopRun *loop)
 	return loop->end;
 }
 
-JobRun *
-loop_run(const LoopRun *loop)
-{
-	return loop->run;
-}
-
 PullProgress
 loop_progress(const LoopRun *loop)
 {
 	return pull_progress(loop->pull);
-}
-
-const char *
-loop_error(const LoopRun *loop)
-{
-	return loop->error;
 }
 
 void
@@ -234,20 +219,15 @@ fail(LoopRun *loop, const char *error, bool again)
 static void
 fail_by_tenant(LoopRun *loop, Call *call, const ApiError *error)
 {
-	ApiError   *copy;
+	MemoryContext old;
 
 	if (loop->end != LOOP_GOES_ON)
 		return;
 	fail(loop, error->message, true);
-	/* the error's texts live as long as the call, so it is kept */
-	copy = MemoryContextAlloc(loop->cxt, sizeof(ApiError));
-	*copy = *error;
-	copy->message = MemoryContextStrdup(loop->cxt, error->message);
-	if (error->detail)
-		copy->detail = MemoryContextStrdup(loop->cxt, error->detail);
-	if (error->hint)
-		copy->hint = MemoryContextStrdup(loop->cxt, error->hint);
-	loop->api_error = copy;
+	/* the call is freed before the error is raised */
+	old = MemoryContextSwitchTo(loop->cxt);
+	loop->api_error = api_error_copy(error);
+	MemoryContextSwitchTo(old);
 	loop->retry_us = call_limited_us(call);
 }
 
@@ -297,7 +277,6 @@ start_fetch(LoopRun *loop, const PullFetch *fetch)
 	query.request_state = fetch->executing ? "EXECUTING" : NULL;
 	api_status(&spec, loop->tenant, &query);
 	spec.patient = true;
-	spec.patience_us = loop->patience_us;
 	spec.counts = &loop->run->calls;
 	spec.tag = tag;
 	tag->call = call_start(loop->calls, &spec);
@@ -451,8 +430,7 @@ describe_items(const LoopPage *page, bool wants_times)
 		const JsonSpan *span = &page->items[i];
 
 		items[i].created = items[i].modified = DT_NOBEGIN;
-		if (span->id != NULL &&
-			(span->problem == NULL || json_valid_utf8(span->id, span->id_len)))
+		if (json_has_id(span))
 		{
 			items[i].id = span->id;
 			items[i].id_len = span->id_len;
@@ -534,12 +512,6 @@ hand_in(LoopRun *loop, LoopPage *page, const LoopFetch *fetch)
 	else
 		fail_by_answer(loop, page->call, problem);
 	return false;
-}
-
-LoopRun *
-loop_of(Call *call)
-{
-	return ((LoopFetch *) call_tag(call))->loop;
 }
 
 void
@@ -630,7 +602,7 @@ keep_returned(LoopRun *loop, const LoopPage *page)
 
 	for (int i = 0; i < page->nitems; i++)
 	{
-		if (page->items[i].id != NULL)
+		if (json_has_id(&page->items[i]))
 			ids[n++] = pnstrdup(page->items[i].id, page->items[i].id_len);
 	}
 	stored_drop_candidates(loop->run->server, ids, n);
@@ -696,6 +668,18 @@ write_page(LoopRun *loop, LoopPage *page, StoreCounts *counts)
 	job_notify(run->server, run->run_id, counts);
 }
 
+static void
+forget_page(LoopRun *loop)
+{
+	LoopPage   *page = dlist_container(LoopPage, node, dlist_pop_head_node(&loop->pages));
+
+	loop->npages--;
+	if (page->ends)
+		forget_window(loop, page);
+	call_free(page->call);
+	MemoryContextDelete(page->cxt);
+}
+
 /*
  * In a subtransaction: what goes wrong leaves the transaction, with the pull's
  * lock, and the page as they were.
@@ -731,21 +715,8 @@ loop_store(LoopRun *loop)
 	MemoryContextSwitchTo(old);
 	CurrentResourceOwner = owner;
 	if (error == NULL)
-		loop_forget_page(loop);
+		forget_page(loop);
 	return error;
-}
-
-void
-loop_forget_page(LoopRun *loop)
-{
-	LoopPage   *page = dlist_container(LoopPage, node, dlist_pop_head_node(&loop->pages));
-
-	loop->npages--;
-
-	if (page->ends)
-		forget_window(loop, page);
-	call_free(page->call);
-	MemoryContextDelete(page->cxt);
 }
 
 void

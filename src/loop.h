@@ -9,8 +9,7 @@
  * one a transaction; and when loop_end() says so, and no page is left of one
  * that succeeded, loop_finish() writes down how it ended.
  *
- * Everything but loop_of() wants a transaction with SPI connected, and the
- * pull's lock.
+ * Everything wants a transaction with SPI connected, and the pull's lock.
  *
  *-------------------------------------------------------------------------
  */
@@ -31,25 +30,22 @@ typedef enum LoopEnd
 
 /*
  * Open it in a child of the current context; the tenant, the calls and the run
- * must live as long.  A Retry-After of more than patience_us (0: any) fails it.
+ * must live as long.
  */
-extern LoopRun *loop_open(const Tenant *tenant, CallSet *calls, JobRun *run,
-						  int64 patience_us);
+extern LoopRun *loop_open(const Tenant *tenant, CallSet *calls, JobRun *run);
 extern void loop_close(LoopRun *loop);
 
 extern void loop_fetch(LoopRun *loop);
 
-/* Whose a call is; and hand it in. */
-extern LoopRun *loop_of(Call *call);
+/* Hand in a call that has ended; its LoopRun is found by its tag. */
 extern void loop_take(Call *call);
 
 /*
  * Store the first page that waits, in a subtransaction.  NULL, or the error,
- * palloc'd; then the page still waits, and may be tried again or forgotten.
+ * palloc'd; then the page still waits.
  */
 extern bool loop_has_page(const LoopRun *loop);
 extern ErrorData *loop_store(LoopRun *loop);
-extern void loop_forget_page(LoopRun *loop);
 
 /* End it by an error of our own. */
 extern void loop_fail(LoopRun *loop, const char *error);
@@ -57,11 +53,9 @@ extern void loop_fail(LoopRun *loop, const char *error);
 extern LoopEnd loop_end(const LoopRun *loop);
 extern void loop_finish(LoopRun *loop);
 
-/* Of one that failed: the words, and raise it. */
-extern const char *loop_error(const LoopRun *loop);
+/* Raise what ended one that failed. */
 extern void loop_raise(const LoopRun *loop) pg_attribute_noreturn();
 
-extern JobRun *loop_run(const LoopRun *loop);
 extern PullProgress loop_progress(const LoopRun *loop);
 
 #endif							/* ACCESSREQ_LOOP_H */

@@ -47,8 +47,7 @@ read_item(StoreItem *item, const JsonSpan *span)
 	item->hash = (int64) hash_bytes_extended((const unsigned char *) span->start,
 											 (int) span->len,
 											 ITEM_DECODER_VERSION);
-	if (span->id != NULL && span->id_len > 0 && span->id_len <= MAX_ID_LENGTH &&
-		(span->problem == NULL || json_valid_utf8(span->id, span->id_len)))
+	if (json_has_id(span) && span->id_len <= MAX_ID_LENGTH)
 		item->id = row_text_or_none(span->id, span->id_len);
 
 	if (span->problem != NULL)

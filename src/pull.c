@@ -667,6 +667,7 @@ pull_next(Pull *pull, PullFetch *fetch)
 			lane = next_lane(pull);
 		if (lane != NULL)
 		{
+			MemoryContextSwitchTo(old);
 			describe(pull, lane, fetch);
 			lane->fetching = true;
 			pull->under_way++;
@@ -718,27 +719,35 @@ is_last(const Pull *pull, const PullPage *page, int64 behind, int64 total)
 		(page->nitems < pull->plan.page_rows && behind == total);
 }
 
+/* The next page begins behind this one's last id. */
+static const char *
+go_on_by_id(PullLane *lane, const PullPage *page)
+{
+	const PullItem *last = last_with_id(page);
+
+	if (last == NULL)
+		return "no item of the page has an accountActivityItemId";
+	/* the tenant's order may not be ours, so only standing still is wrong */
+	if (lane->after != NULL && is_id(last, lane->after))
+		return PULL_STANDS_STILL;
+	if (lane->after != NULL)
+		pfree(lane->after);
+	lane->after = copy_id(last);
+	return NULL;
+}
+
 static const char *
 id_page(Pull *pull, PullLane *lane, const PullPage *page)
 {
-	const PullItem *last = last_with_id(page);
 	int64		total = lane->after == NULL ? page->total : -1;
 
 	if (lane->after == NULL)
 		lane->total = page->total;
 	/* a row that has a date ends those that have none */
-	if (is_last(pull, page, page->nitems, total) ||
-		(leads_with_undated(pull, lane) && page->items[page->nitems - 1].created != DT_NOBEGIN))
-	{
-		close_lane(lane);
-		return NULL;
-	}
-	if (last == NULL)
-		return "no item of the page has an accountActivityItemId";
-	/* the tenant's order may not be ours, so only standing still is wrong */
-	if (lane->after != NULL && is_id(last, lane->after))
-		return "the page ends where the one before it ended";
-	lane->after = copy_id(last);
+	if (!is_last(pull, page, page->nitems, total) &&
+		!(leads_with_undated(pull, lane) && page->items[page->nitems - 1].created != DT_NOBEGIN))
+		return go_on_by_id(lane, page);
+	close_lane(lane);
 	return NULL;
 }
 
@@ -764,20 +773,11 @@ raise_watermark(TimestampTz *watermark, TimestampTz t, TimestampTz date)
 static const char *
 tie_page(PullLane *lane, const PullPage *page)
 {
-	const PullItem *last = last_with_id(page);
-
-	if (page->nitems == 0)
-	{
-		lane->ties = false;
-		lane->after = NULL;
-		lane->bound += FILTER_UNIT_US;
-		return NULL;
-	}
-	if (last == NULL)
-		return "no item of the page has an accountActivityItemId";
-	if (lane->after != NULL && is_id(last, lane->after))
-		return "the page ends where the one before it ended";
-	lane->after = copy_id(last);
+	if (page->nitems > 0)
+		return go_on_by_id(lane, page);
+	lane->ties = false;
+	lane->after = NULL;
+	lane->bound += FILTER_UNIT_US;
 	return NULL;
 }
 
@@ -901,7 +901,8 @@ joins(const PullLane *lane, const PullPage *page)
 static void
 note_anchors(const Pull *pull, PullLane *lane, const PullPage *page)
 {
-	lane->nanchors = 0;
+	while (lane->nanchors > 0)
+		pfree(lane->anchors[--lane->nanchors]);
 	for (int i = Max(page->nitems - pull->anchor_rows, 0); i < page->nitems; i++)
 	{
 		if (page->items[i].id != NULL)

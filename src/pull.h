@@ -5,8 +5,8 @@
  *	  machine without input or output.
  *
  * Whoever carries it asks pull_next() what to do, and hands back what came of
- * it.  Strings given to it are copied; what it returns is allocated in the
- * context it was made in, and lives as long.  Texts are UTF-8.
+ * it.  What is given to it is copied; texts of a PullFetch are the caller's, in
+ * the current memory context.  Texts are UTF-8.
  *
  *-------------------------------------------------------------------------
  */
@@ -121,8 +121,8 @@ typedef struct PullRange
 /* Rows here that a scan's windows should have returned and did not. */
 typedef struct PullMissing
 {
-	int64		stored;			/* rows here that are not marked missing */
-	int64		open_stored;	/* of these the open ones */
+	int64		open_stored;	/* open rows here that are not marked missing */
+	int64		stored;			/* all rows likewise; where none is open */
 	int64		open_missing;
 	const char *const *ids;
 	int			nids;
@@ -144,6 +144,9 @@ typedef struct PullMarks
 } PullMarks;
 
 #define PULL_PROBLEM_LEN 200
+
+/* What is wrong with a tenant that answers the same page again. */
+#define PULL_STANDS_STILL "the page ends where the one before it ended"
 
 extern Pull *pull_create(const PullPlan *plan);
 

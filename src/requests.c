@@ -34,8 +34,7 @@ last_id(const JsonSpan *items, int nitems)
 {
 	for (int i = nitems - 1; i >= 0; i--)
 	{
-		if (items[i].id != NULL &&
-			(items[i].problem == NULL || json_valid_utf8(items[i].id, items[i].id_len)))
+		if (json_has_id(&items[i]))
 			return pnstrdup(items[i].id, items[i].id_len);
 	}
 	return NULL;
@@ -94,7 +93,7 @@ take_batch_page(const Tenant *tenant, CallSet *calls, Call *call, RequestsPage t
 		(nitems >= API_MAX_PAGE || batch->total < 0 || batch->seen < batch->total);
 	if (more && batch->after != NULL && strcmp(batch->after, last) == 0)
 		api_error_raise(api_error_bad_answer(tenant, "list access request statuses",
-											 call_response(call), REQUESTS_STANDS_STILL, false));
+											 call_response(call), PULL_STANDS_STILL, false));
 	if (more)
 		start_batch(tenant, calls, batch, last);
 	take(arg, call, items, nitems);

@@ -13,9 +13,6 @@
 #include "store.h"
 #include "tenant.h"
 
-/* What is wrong with a tenant that answers the same page again. */
-#define REQUESTS_STANDS_STILL "the page ends where the one before it ended"
-
 /*
  * Read the statuses of access requests, as many requests at once as the tenant
  * allows, and hand each page to "take", in any order; "take" frees the call.

@@ -11,6 +11,7 @@
 #include "catalog/pg_type.h"
 #include "compat.h"
 #include "executor/spi.h"
+#include "funcapi.h"
 #include "idset.h"
 #include "job.h"
 #include "lib/stringinfo.h"
@@ -114,6 +115,21 @@ session_ids_arg(FunctionCallInfo fcinfo, int argno, int *nids)
 	}
 	idset_free(seen);
 	return ids;
+}
+
+Datum
+session_text_datum(const char *text, bool *isnull)
+{
+	*isnull = text == NULL;
+	return text ? CStringGetTextDatum(text) : (Datum) 0;
+}
+
+void
+session_put_row(FunctionCallInfo fcinfo, Datum *values, bool *nulls)
+{
+	ReturnSetInfo *rsinfo = (ReturnSetInfo *) fcinfo->resultinfo;
+
+	tuplestore_putvalues(rsinfo->setResult, rsinfo->setDesc, values, nulls);
 }
 
 const JsonValue *

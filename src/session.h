@@ -40,6 +40,10 @@ extern char **session_ids_arg(FunctionCallInfo fcinfo, int argno, int *nids);
 /* Raises 22004 where an argument that is needed is null. */
 extern void session_require_arg(FunctionCallInfo fcinfo, int argno, const char *name);
 
+/* A text in the server's encoding as a Datum, or null; and a row of the result. */
+extern Datum session_text_datum(const char *text, bool *isnull);
+extern void session_put_row(FunctionCallInfo fcinfo, Datum *values, bool *nulls);
+
 /* Parse a body of JSON; raises 22023. */
 extern const JsonValue *session_parse(const char *text);
 

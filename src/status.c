@@ -16,6 +16,7 @@
 #include "item.h"
 #include "lib/stringinfo.h"
 #include "miscadmin.h"
+#include "pull.h"
 #include "requests.h"
 #include "row.h"
 #include "session.h"
@@ -90,9 +91,7 @@ output_open(Output *out, FunctionCallInfo fcinfo, Session *session, int64 max_ro
 static void
 put(Output *out, Datum *values, bool *nulls)
 {
-	ReturnSetInfo *rsinfo = (ReturnSetInfo *) out->fcinfo->resultinfo;
-
-	tuplestore_putvalues(rsinfo->setResult, rsinfo->setDesc, values, nulls);
+	session_put_row(out->fcinfo, values, nulls);
 	out->rows++;
 }
 
@@ -201,7 +200,7 @@ fetch_page(Output *out, ApiStatusQuery *q, Paging *paging)
 		/* one that ignores the filter would be asked for ever */
 		if (paging->last_id != NULL && strcmp(paging->last_id, id) == 0)
 			api_error_raise(api_error_bad_answer(out->session->tenant, spec.what,
-												 call_response(call), REQUESTS_STANDS_STILL, false));
+												 call_response(call), PULL_STANDS_STILL, false));
 		paging->last_id = id;
 		q->filters = filter_after(paging->filters, id);
 		q->offset = 0;

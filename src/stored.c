@@ -249,10 +249,12 @@ stored_candidates(const char *server)
 	Parameters	p = {0};
 	IdSet	   *ids = idset_create(CurrentMemoryContext, FETCH_ROWS);
 
-	missing.stored = count_rows("SELECT pg_catalog.count(*) FROM accessreq.request_status"
-								" WHERE server = $1 AND missing_since IS NULL", server);
 	missing.open_stored = count_rows("SELECT pg_catalog.count(*) FROM accessreq.request_status"
 									 " WHERE server = $1 AND " OPEN_ROW, server);
+	/* a count of all, only where it is looked at */
+	if (missing.open_stored == 0)
+		missing.stored = count_rows("SELECT pg_catalog.count(*) FROM accessreq.request_status"
+								" WHERE server = $1 AND missing_since IS NULL", server);
 	missing.open_missing = count_rows("SELECT pg_catalog.count(*)" FROM_CANDIDATES
 									  " AND " OPEN_STATE("t."), server);
 	add_text(&p, server);
@@ -295,9 +297,12 @@ stored_expire(const char *server, TimestampTz before, int most)
 	add_text(&p, server);
 	add(&p, TIMESTAMPTZOID, TimestampTzGetDatum(before));
 	add(&p, INT4OID, Int32GetDatum(most));
+	/* each by an index of its own */
 	collect(SELECT_KEYS " AND created < $2"
 			" AND coalesce(modified, created) < $2 AND NOT (" OPEN_STATE("") ") LIMIT $3",
 			&p, ids, NULL);
+	collect(SELECT_KEYS " AND created IS NULL"
+			" AND modified < $2 AND NOT (" OPEN_STATE("") ") LIMIT $3", &p, ids, NULL);
 	if (idset_size(ids) == 0)
 		return 0;
 	array = ids_datum(idset_ids(ids), (int) idset_size(ids));

@@ -42,7 +42,7 @@ extern int64 stored_mark_missing(const char *server);
 
 /*
  * Delete closed items that are older than "before", with their children,
- * history and quarantine: at most so many.  Returns how many.
+ * history and quarantine: some "most" at a time.  Returns how many.
  */
 extern int64 stored_expire(const char *server, TimestampTz before, int most);
 

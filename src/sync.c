@@ -30,14 +30,6 @@ PG_FUNCTION_INFO_V1(accessreq_sync);
 /* Progress of a pull is told at most so often. */
 #define NOTICE_INTERVAL_US USECS_PER_SEC
 
-/* A text in the server's encoding as a Datum, or null. */
-static Datum
-text_datum(const char *text, bool *isnull)
-{
-	*isnull = text == NULL;
-	return text ? CStringGetTextDatum(text) : (Datum) 0;
-}
-
 static void
 put_refreshed(void *arg, const StoreOutcome *outcome)
 {
@@ -45,21 +37,11 @@ put_refreshed(void *arg, const StoreOutcome *outcome)
 	Datum		values[4] = {0};
 	bool		nulls[4] = {0};
 
-	values[0] = text_datum(outcome->account_activity_item_id, &nulls[0]);
-	values[1] = text_datum(outcome->access_request_id, &nulls[1]);
-	values[2] = text_datum(outcome->old_state, &nulls[2]);
-	values[3] = text_datum(outcome->new_state, &nulls[3]);
-	tuplestore_putvalues(((ReturnSetInfo *) fcinfo->resultinfo)->setResult,
-						 ((ReturnSetInfo *) fcinfo->resultinfo)->setDesc, values, nulls);
-}
-
-static void
-require_token(Session *session, bool patient)
-{
-	const ApiError *error = call_fetch_token(session->calls, session->tenant, patient);
-
-	if (error != NULL)
-		api_error_raise(error);
+	values[0] = session_text_datum(outcome->account_activity_item_id, &nulls[0]);
+	values[1] = session_text_datum(outcome->access_request_id, &nulls[1]);
+	values[2] = session_text_datum(outcome->old_state, &nulls[2]);
+	values[3] = session_text_datum(outcome->new_state, &nulls[3]);
+	session_put_row(fcinfo, values, nulls);
 }
 
 /* refresh(access_request_ids text[], server name) */
@@ -76,7 +58,10 @@ accessreq_refresh(PG_FUNCTION_ARGS)
 	session = session_open(fcinfo, 1, CurTransactionContext);
 	if (nids > 0)
 	{
-		require_token(session, false);
+		const ApiError *error = call_fetch_token(session->calls, session->tenant, false);
+
+		if (error != NULL)
+			api_error_raise(error);
 		SPI_connect();
 		requests_refresh(session->tenant, token_tenant(session->tenant), session->calls,
 						 (const char *const *) ids, nids, put_refreshed, fcinfo);
@@ -289,7 +274,7 @@ static void
 pull(Session *session, PullKind kind, bool fresh)
 {
 	JobRun	   *run = job_begin(session->tenant, kind, fresh);
-	LoopRun    *loop = loop_open(session->tenant, session->calls, run, 0);
+	LoopRun    *loop = loop_open(session->tenant, session->calls, run);
 	SyncNotice	notice;
 
 	SPI_commit();
@@ -318,6 +303,19 @@ pull(Session *session, PullKind kind, bool fresh)
 	tell_result(run);
 	clear_up(session, run);
 	loop_close(loop);
+}
+
+/* The token, for which a pull waits in full; the job hears of a failure. */
+static void
+fetch_token(Session *session)
+{
+	const ApiError *error = call_fetch_token(session->calls, session->tenant, true);
+
+	if (error == NULL)
+		return;
+	job_fail_early(session->tenant, error->message);
+	SPI_commit();
+	api_error_raise(error);
 }
 
 /*
@@ -356,7 +354,7 @@ accessreq_sync(PG_FUNCTION_ARGS)
 	SPI_connect_ext(SPI_OPT_NONATOMIC);
 	MemoryContextSwitchTo(cxt);
 	session = open_pull(fcinfo, cxt);
-	require_token(session, true);
+	fetch_token(session);
 	pull_what_is_due(session, full_scan);
 	store_unlock_pull(session->tenant->serverid);
 	SPI_finish();

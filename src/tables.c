@@ -114,3 +114,9 @@ StaticAssertDecl(lengthof(phase_columns) == CHILD_FIRST + ROW_PHASE_COLUMNS,
 				 "phase: row.h and tables.c differ");
 StaticAssertDecl(lengthof(work_item_columns) == CHILD_FIRST + ROW_WORK_ITEM_COLUMNS,
 				 "manual_work_item: row.h and tables.c differ");
+
+const char *const extension_tables[NUM_EXTENSION_TABLES] = {
+	"request_status", "approval", "phase", "manual_work_item",
+	"state_change", "approval_change", "quarantined_item", "missing_candidate",
+	"sync_job", "sync_run", "action"
+};

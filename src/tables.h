@@ -52,6 +52,13 @@ extern const StoreTable store_tables[NUM_TABLES];
 	" 'TERMINATED', 'REJECTED', 'PROVISIONING_FAILED', 'NOT_ALL_ITEMS_PROVISIONED', 'ERROR']::text[]))"
 #define OPEN_ROW "missing_since IS NULL AND " OPEN_STATE("")
 
+/*
+ * All tables of accessreq--1.0.sql; each has a column "server".  022_guards.pl
+ * compares them with what is in the schema.
+ */
+#define NUM_EXTENSION_TABLES 11
+extern const char *const extension_tables[NUM_EXTENSION_TABLES];
+
 #define QUARANTINE_TABLE "quarantined_item"
 
 /* The columns that every key leads with, that of QUARANTINE_TABLE too. */

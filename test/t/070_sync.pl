@@ -205,12 +205,61 @@ like($r->{err}, qr/pulled 25,\d\d\d rows: 25,003 new, 0 changed/, 'windows side 
 same_as_sandbox('beside', 'windows side by side', $big);
 $big->admin('DELETE', 'items?id=undated-2');
 $big->admin('DELETE', "items?id=$_->{accountActivityItemId}") for @{ $big->dump }[ 100, 12000 ];
-$session->value("UPDATE accessreq.request_status SET changed_at = changed_at WHERE false");
 $r = $session->run(pull('beside', ', full_scan => true'));
 like($r->{err}, qr/0 new, 0 changed, 3 missing/, 'what is gone is marked') or diag($r->{err});
 is($admin->value("SELECT count(*), count(*) FILTER (WHERE account_activity_item_id = 'undated-2') FROM accessreq.request_status WHERE server = 'beside' AND missing_since IS NOT NULL"), '3|1', 'with and without a date');
 is($admin->value('SELECT count(*) FROM accessreq.missing_candidate'), '0', 'and no candidate is left');
 $big->stop;
+
+# ------------------------------------- what sessions did, and who listens
+
+my $acting = new_sandbox(rows => 300, open => 40, pace => 1000);
+add_server($node, 'acting', $acting->url);
+$session->run(pull('acting'));
+my ($open_item, $open_request) = split /\|/, $session->value("SELECT account_activity_item_id, access_request_id FROM accessreq.request_status WHERE server = 'acting' AND cancelable AND access_request_id IS NOT NULL LIMIT 1");
+$session->value("SELECT accessreq.cancel('$open_request', 'why', server => 'acting')");
+my $made = $session->value("SELECT c.access_request_ids[1] FROM accessreq.grant_request(ARRAY(SELECT requested_for_id FROM accessreq.request_status WHERE server = 'acting' AND requested_for_id IS NOT NULL LIMIT 1), 'ROLE', 'wait-1') body, LATERAL accessreq.create(body, server => 'acting') c");
+# listed a tenth of --pace later
+poll_until('the tenant to list it', sub { $session->value("SELECT count(*) FROM accessreq.status_of(ARRAY['$made'], server => 'acting')") == 1 });
+$session->value('LISTEN accessreq');
+$acting->forget;
+$r = $session->run(pull('acting'));
+is($r->{sqlstate}, '', 'a cycle after a cancel and a create') or diag($r->{err});
+my @first = map { my $q = $_->{query}; $q =~ s/%([0-9A-F]{2})/chr hex $1/ge; $q } ($acting->requests(qr/access-request-status/))[ 0, 1 ];
+like($first[0], qr/accountActivityItemId in \(.*"\Q$open_item\E"/, 'reads first what was cancelled') or diag(@first);
+like($first[1], qr/accessRequestId eq "\Q$made\E"/, 'and what was created') or diag(@first);
+is($session->value("SELECT state FROM accessreq.request_status WHERE server = 'acting' AND account_activity_item_id = '$open_item'"), 'CANCELLED', 'and has it');
+like($r->{out}, qr/Asynchronous notification "accessreq" with payload "\{"server":"acting","run":\d+,"new":1,"changed":0\}"/, 'a page with a new row is notified');
+like($r->{out}, qr/with payload "\{"server":"acting","run":\d+,"new":0,"changed":[1-9]\d*\}"/, 'and one with a changed row');
+unlike($r->{out}, qr/"new":0,"changed":0/, 'and no other');
+$session->value('UNLISTEN accessreq');
+
+# a wrong secret is the job's failure as well
+$admin->value("ALTER USER MAPPING FOR PUBLIC SERVER acting OPTIONS (SET client_secret 'wrong')");
+is($session->run(pull('acting'))->{sqlstate}, '28P01', 'a wrong secret');
+is($admin->value("SELECT failures, last_error ~ 'does not accept the client', next_attempt_at > now() FROM accessreq.sync_job WHERE server = 'acting'"), '1|t|t', 'is noted on the job');
+$admin->value("ALTER USER MAPPING FOR PUBLIC SERVER acting OPTIONS (SET client_secret 'sandbox-secret')");
+is($session->run(pull('acting'))->{sqlstate}, '', 'mended');
+is($admin->value("SELECT failures, last_error IS NULL FROM accessreq.sync_job WHERE server = 'acting'"), '0|t', 'and forgotten');
+$acting->stop;
+
+# a tenant that shows ever less while it is scanned
+my $fading = new_sandbox(rows => 12000, open => 0);
+add_server($node, 'fading', $fading->url, options => { max_concurrency => 1 });
+$session->run(pull('fading'));
+$fading->forget;
+$fading->fault('hang', path => 'access-request-status', skip => 30);
+$session->value('SET accessreq.max_retries = 3');
+$session->send(pull('fading', ', full_scan => true'));
+$fading->await(qr/access-request-status/, 31);
+$fading->admin('DELETE', "items?id=$_->{accountActivityItemId}") for (@{ $fading->dump })[ 0 .. 3000 ];
+$fading->no_faults;
+$r = $session->finish;
+is($r->{sqlstate}, '55000', 'the scan of a tenant that shows far less at its end fails') or diag($r->{err});
+like($r->{err}, qr/the tenant showed 1[12]\d{3} dated rows when the scan began and \d+ at its end/, 'and says so');
+is($admin->value("SELECT count(*) FROM accessreq.request_status WHERE server = 'fading' AND missing_since IS NOT NULL"), '0', 'and marks nothing missing');
+$session->value('RESET accessreq.max_retries');
+$fading->stop;
 
 # a token that sees less and less marks nothing
 my $half = new_sandbox(rows => 400, open => 30);
