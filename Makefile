@@ -13,6 +13,8 @@ OBJS = \
 	src/call.o \
 	src/check.o \
 	src/config.o \
+	src/control.o \
+	src/dbsetting.o \
 	src/filter.o \
 	src/functions.o \
 	src/guard.o \
@@ -21,12 +23,14 @@ OBJS = \
 	src/item.o \
 	src/job.o \
 	src/json.o \
+	src/launcher.o \
 	src/life.o \
 	src/limiter.o \
 	src/loop.o \
 	src/lookup.o \
 	src/page.o \
 	src/pull.o \
+	src/pulls.o \
 	src/quarantine.o \
 	src/requests.o \
 	src/row.o \
@@ -40,7 +44,11 @@ OBJS = \
 	src/tables.o \
 	src/tenant.o \
 	src/token.o \
+	src/unit.o \
 	src/url.o \
+	src/utility.o \
+	src/worker.o \
+	src/workers.o \
 	src/writer.o
 
 PKG_CONFIG ?= pkg-config

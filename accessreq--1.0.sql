@@ -419,6 +419,7 @@ CREATE TABLE accessreq.sync_job (
 	next_scan_at				timestamptz,
 	first_enabled_at			timestamptz,
 	failures					integer NOT NULL DEFAULT 0,
+	scan_failures				integer NOT NULL DEFAULT 0,
 	last_success_at				timestamptz,
 	next_attempt_at				timestamptz,
 	retry_after					timestamptz,
@@ -446,6 +447,7 @@ COMMENT ON COLUMN accessreq.sync_job.timeline IS 'timeline of the database when 
 COMMENT ON COLUMN accessreq.sync_job.created_watermark IS 'up to which created new rows are known, by the tenant''s clock';
 COMMENT ON COLUMN accessreq.sync_job.modified_watermark IS 'up to which modified changes are known, by the tenant''s clock';
 COMMENT ON COLUMN accessreq.sync_job.failures IS 'pulls that failed since the last that did not';
+COMMENT ON COLUMN accessreq.sync_job.scan_failures IS 'full scans that failed since the last that did not';
 COMMENT ON COLUMN accessreq.sync_job.last_success_at IS 'when a pull last ended well';
 COMMENT ON COLUMN accessreq.sync_job.next_attempt_at IS 'when the worker tries again';
 COMMENT ON COLUMN accessreq.sync_job.retry_after IS 'until when the tenant asked to be left alone';
@@ -464,6 +466,8 @@ CREATE TABLE accessreq.sync_run (
 	pages						bigint NOT NULL DEFAULT 0,
 	requests					bigint NOT NULL DEFAULT 0,
 	rows_seen					bigint NOT NULL DEFAULT 0,
+	rows_before					bigint NOT NULL DEFAULT 0,
+	rows_total					bigint,
 	rows_new					bigint NOT NULL DEFAULT 0,
 	rows_changed				bigint NOT NULL DEFAULT 0,
 	rows_missing				bigint NOT NULL DEFAULT 0,
@@ -492,6 +496,8 @@ COMMENT ON COLUMN accessreq.sync_run.owner IS 'the role with whose mapping it pu
 COMMENT ON COLUMN accessreq.sync_run.started IS 'when it began';
 COMMENT ON COLUMN accessreq.sync_run.pages IS 'pages stored';
 COMMENT ON COLUMN accessreq.sync_run.rows_seen IS 'items in those pages';
+COMMENT ON COLUMN accessreq.sync_run.rows_before IS 'items that the interrupted pulls before it had read, where it takes one up';
+COMMENT ON COLUMN accessreq.sync_run.rows_total IS 'items that the tenant has; null while unknown';
 COMMENT ON COLUMN accessreq.sync_run.rows_new IS 'rows added';
 COMMENT ON COLUMN accessreq.sync_run.rows_changed IS 'rows rewritten';
 COMMENT ON COLUMN accessreq.sync_run.rows_missing IS 'rows marked missing';
@@ -732,6 +738,157 @@ COMMENT ON PROCEDURE accessreq.sync(name, boolean) IS
 'pulls into request_status and its child tables now: what may have changed, and everything where that is due (at first, once a day, or with full_scan => true). Each page is committed by itself; an interrupted full scan goes on with the windows that are not stored yet. Not in a transaction block';
 
 -- ---------------------------------------------------------------------------
+-- Pulls from the background
+-- ---------------------------------------------------------------------------
+
+CREATE FUNCTION accessreq.start_sync(server name DEFAULT NULL, every interval DEFAULT NULL,
+	reconcile_every interval DEFAULT NULL, keep interval DEFAULT NULL, keep_raw boolean DEFAULT NULL)
+RETURNS void
+AS 'MODULE_PATHNAME', 'accessreq_start_sync'
+LANGUAGE C VOLATILE PARALLEL UNSAFE;
+COMMENT ON FUNCTION accessreq.start_sync(name, interval, interval, interval, boolean) IS
+'keeps a server fresh from the background, with your user mapping: what changed every so often (at first 1 minute), everything every reconcile_every (1 day); closed items older than keep are neither pulled nor kept (for ever); raw is filled or not (true). Null leaves what is there. Takes effect at commit';
+
+CREATE FUNCTION accessreq.stop_sync(server name DEFAULT NULL)
+RETURNS void
+AS 'MODULE_PATHNAME', 'accessreq_stop_sync'
+LANGUAGE C VOLATILE PARALLEL UNSAFE;
+COMMENT ON FUNCTION accessreq.stop_sync(name) IS
+'pulls a server from the background no more; the rows stay, CALL accessreq.sync() still works';
+
+CREATE FUNCTION accessreq.start_worker()
+RETURNS integer
+AS 'MODULE_PATHNAME', 'accessreq_start_worker'
+LANGUAGE C VOLATILE PARALLEL UNSAFE;
+COMMENT ON FUNCTION accessreq.start_worker() IS
+'starts the background worker of this database, if none runs, and returns its process id; with accessreq in shared_preload_libraries it is only needed after stop_worker()';
+
+CREATE FUNCTION accessreq.stop_worker()
+RETURNS void
+AS 'MODULE_PATHNAME', 'accessreq_stop_worker'
+LANGUAGE C VOLATILE PARALLEL UNSAFE;
+COMMENT ON FUNCTION accessreq.stop_worker() IS
+'ends the background worker of this database until start_worker() or a restart of the server';
+
+CREATE FUNCTION accessreq.worker(OUT pid integer, OUT state text)
+RETURNS record
+AS 'MODULE_PATHNAME', 'accessreq_worker'
+LANGUAGE C VOLATILE PARALLEL RESTRICTED;
+COMMENT ON FUNCTION accessreq.worker() IS
+'the background worker of this database: its process id, and ''running'' or ''not running: '' and why';
+
+CREATE FUNCTION accessreq.origin()
+RETURNS text
+AS 'MODULE_PATHNAME', 'accessreq_origin'
+LANGUAGE C STABLE PARALLEL SAFE;
+COMMENT ON FUNCTION accessreq.origin() IS
+'which database this is, as in sync_job.origin: a copy or a restore is another';
+
+CREATE FUNCTION accessreq.requests_left(server text, owner oid)
+RETURNS integer
+AS 'MODULE_PATHNAME', 'accessreq_requests_left'
+LANGUAGE C VOLATILE STRICT PARALLEL RESTRICTED;
+COMMENT ON FUNCTION accessreq.requests_left(text, oid) IS
+'requests left in the budget of these 10 seconds for the mapping of a role; null where there is no limit or nobody can say';
+
+CREATE VIEW accessreq.sync_status AS
+SELECT j.server, j.owner, j.enabled,
+	CASE
+		WHEN j.origin OPERATOR(pg_catalog.<>) accessreq.origin() THEN 'held'
+		WHEN NOT j.enabled OR r.oid IS NULL THEN 'stopped'
+		WHEN j.failures OPERATOR(pg_catalog.>) 0 AND j.last_error IS NOT NULL THEN 'failing'
+		WHEN j.lag OPERATOR(pg_catalog.>) j.allowed THEN 'late'
+		WHEN j.last_scan_at IS NULL OR EXISTS (SELECT FROM accessreq.quarantined_item q
+			WHERE q.server OPERATOR(pg_catalog.=) j.server) THEN 'partial'
+		ELSE 'ok'
+	END AS health,
+	CASE
+		WHEN j.origin OPERATOR(pg_catalog.<>) accessreq.origin()
+			THEN 'belongs to another database, of which this is a copy: accessreq.adopt()'
+		WHEN j.owner IS NULL THEN 'accessreq.start_sync() was never called'
+		WHEN r.oid IS NULL
+			THEN pg_catalog.format('role "%s" does not exist, or is another by the same name: accessreq.adopt()', j.owner)
+		WHEN NOT j.enabled AND j.first_enabled_at IS NULL THEN 'accessreq.start_sync() was never called'
+		WHEN NOT j.enabled THEN 'stopped by accessreq.stop_sync()'
+		WHEN j.failures OPERATOR(pg_catalog.>) 0 AND j.last_error IS NOT NULL THEN j.last_error
+		WHEN w.pid IS NULL THEN w.state
+		WHEN j.lag OPERATOR(pg_catalog.>) j.allowed THEN 'the last pull that ended well is too long ago'
+		WHEN j.last_scan_at IS NULL THEN 'the first full scan has not ended'
+		WHEN EXISTS (SELECT FROM accessreq.quarantined_item q WHERE q.server OPERATOR(pg_catalog.=) j.server)
+			THEN 'accessreq.quarantined_item has items that could not be stored'
+	END AS reason,
+	pg_catalog.date_part('epoch', pg_catalog.clock_timestamp() OPERATOR(pg_catalog.-) j.last_success_at) AS lag_seconds,
+	j.last_success_at,
+	j.failures,
+	j.next_attempt_at,
+	j.retry_after,
+	j.last_error,
+	j.last_scan_at,
+	j.next_scan_at,
+	w.pid AS worker_pid,
+	w.state AS worker,
+	accessreq.requests_left(j.server, j.owner_oid) AS requests_left
+FROM (
+	SELECT s.*,
+		pg_catalog.clock_timestamp() OPERATOR(pg_catalog.-)
+			coalesce(s.last_success_at, s.first_enabled_at) AS lag,
+		-- one pull may be late by another one's length, and a minute is nobody's concern
+		s.every OPERATOR(pg_catalog.+) greatest(s.every, '1 minute'::pg_catalog.interval) AS allowed
+	FROM accessreq.sync_job s
+) j
+LEFT JOIN pg_catalog.pg_roles r
+	ON r.rolname OPERATOR(pg_catalog.=) j.owner::pg_catalog.name AND r.oid OPERATOR(pg_catalog.=) j.owner_oid
+CROSS JOIN accessreq.worker() w;
+COMMENT ON VIEW accessreq.sync_status IS
+'how fresh each server is, and what is wrong where it is not';
+COMMENT ON COLUMN accessreq.sync_status.server IS 'the foreign server (tenant)';
+COMMENT ON COLUMN accessreq.sync_status.owner IS 'the role with whose mapping it is pulled';
+COMMENT ON COLUMN accessreq.sync_status.enabled IS 'whether the background worker pulls it';
+COMMENT ON COLUMN accessreq.sync_status.health IS 'ok; late: the last good pull is too long ago; failing: the last pull failed; partial: rows are missing, because the first full scan has not ended or items are in quarantine; held: it belongs to another database; stopped';
+COMMENT ON COLUMN accessreq.sync_status.reason IS 'why it is not ok';
+COMMENT ON COLUMN accessreq.sync_status.lag_seconds IS 'seconds since the last pull that ended well; also right on a standby';
+COMMENT ON COLUMN accessreq.sync_status.last_success_at IS 'when that was';
+COMMENT ON COLUMN accessreq.sync_status.failures IS 'pulls that failed since';
+COMMENT ON COLUMN accessreq.sync_status.next_attempt_at IS 'when it is pulled next';
+COMMENT ON COLUMN accessreq.sync_status.retry_after IS 'until when the tenant told us to stay away';
+COMMENT ON COLUMN accessreq.sync_status.last_error IS 'why the last pull failed';
+COMMENT ON COLUMN accessreq.sync_status.last_scan_at IS 'when the last full scan that ended well began';
+COMMENT ON COLUMN accessreq.sync_status.next_scan_at IS 'when the next is due';
+COMMENT ON COLUMN accessreq.sync_status.worker_pid IS 'process id of this database''s worker, null where none runs';
+COMMENT ON COLUMN accessreq.sync_status.worker IS 'running, or not running and why';
+COMMENT ON COLUMN accessreq.sync_status.requests_left IS 'requests left in the budget of these 10 seconds; null where there is no limit, or accessreq is not preloaded';
+
+CREATE VIEW accessreq.sync_progress AS
+SELECT p.server, p.run_id, p.kind, p.pid, p.started, p.rows_seen, p.rows_total,
+	CASE WHEN p.rows_total OPERATOR(pg_catalog.>) 0 THEN
+		pg_catalog.round((100.0 OPERATOR(pg_catalog.*) p.rows_seen) OPERATOR(pg_catalog./) p.rows_total, 1)::pg_catalog.float8
+	END AS percent,
+	p.rate AS rows_per_second,
+	CASE WHEN p.rows_total OPERATOR(pg_catalog.>=) p.rows_seen AND p.rate OPERATOR(pg_catalog.>) 0 THEN
+		(p.rows_total OPERATOR(pg_catalog.-) p.rows_seen) OPERATOR(pg_catalog./) p.rate
+	END AS seconds_left
+FROM (
+	SELECT r.server, r.run_id, r.kind, r.pid, r.started,
+		r.rows_before OPERATOR(pg_catalog.+) r.rows_seen AS rows_seen, r.rows_total,
+		r.rows_seen OPERATOR(pg_catalog./) greatest(pg_catalog.date_part('epoch',
+			pg_catalog.clock_timestamp() OPERATOR(pg_catalog.-) r.started), 0.001) AS rate
+	FROM accessreq.sync_run r
+	WHERE r.finished IS NULL
+) p;
+COMMENT ON VIEW accessreq.sync_progress IS
+'pulls under way: how far they are, and how long they will take at this rate. A cycle appears once it has found something new';
+COMMENT ON COLUMN accessreq.sync_progress.server IS 'the foreign server (tenant)';
+COMMENT ON COLUMN accessreq.sync_progress.run_id IS 'the run, in accessreq.sync_run';
+COMMENT ON COLUMN accessreq.sync_progress.kind IS 'cycle: what may have changed; full: a scan of everything';
+COMMENT ON COLUMN accessreq.sync_progress.pid IS 'process that runs it';
+COMMENT ON COLUMN accessreq.sync_progress.started IS 'when it began, or was taken up';
+COMMENT ON COLUMN accessreq.sync_progress.rows_seen IS 'rows read, those before it was taken up included';
+COMMENT ON COLUMN accessreq.sync_progress.rows_total IS 'rows that the tenant has; null while unknown, and for a cycle';
+COMMENT ON COLUMN accessreq.sync_progress.percent IS 'of these';
+COMMENT ON COLUMN accessreq.sync_progress.rows_per_second IS 'since it began or was taken up';
+COMMENT ON COLUMN accessreq.sync_progress.seconds_left IS 'at this rate';
+
+-- ---------------------------------------------------------------------------
 -- Life of a server
 -- ---------------------------------------------------------------------------
 
@@ -774,6 +931,10 @@ REVOKE ALL ON FUNCTION
 	accessreq.merge_config(jsonb, name),
 	accessreq.get(text, jsonb, bigint, name),
 	accessreq.refresh(text[], name),
+	accessreq.start_sync(name, interval, interval, interval, boolean),
+	accessreq.stop_sync(name),
+	accessreq.start_worker(),
+	accessreq.stop_worker(),
 	accessreq.adopt(name),
 	accessreq.rename_server(name, name),
 	accessreq.forget(name)

@@ -7,6 +7,9 @@ SET client_min_messages = warning;
 DROP ROLE IF EXISTS accessreq_test_user, accessreq_test_other, accessreq_test_files;
 RESET client_min_messages;
 
+-- the worker of this database has come
+SELECT accessreq.start_worker() > 0 AS worker;
+
 CREATE SCHEMA tst;
 CREATE TABLE tst.settings (sandbox text);
 INSERT INTO tst.settings VALUES (:'sandbox');
@@ -64,7 +67,7 @@ CREATE FUNCTION tst.mask(text) RETURNS text LANGUAGE sql AS $$
 		'The HTTP library says: "[^"]*"', 'The HTTP library says: "<text>"', 'g'),
 		'Tracking id: [0-9a-f]+', 'Tracking id: <id>', 'g'),
 		'127\.0\.0\.1:\d+', '127.0.0.1:<port>', 'g'),
-		'\m[0-9a-f]{32}\M', '<id>', 'g')
+		'\m[0-9a-f]{32}\M|(?<=^process )\d+', '<id>', 'g')
 $$;
 
 -- what a statement raises

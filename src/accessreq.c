@@ -1,7 +1,7 @@
 /*-------------------------------------------------------------------------
  *
  * accessreq.c
- *	  _PG_init: settings, and shared memory when preloaded.
+ *	  _PG_init: settings; when preloaded shared memory, the launcher and a hook.
  *
  * All that is shared is asked for and made here, in one place; what is in it is
  * the business of the files that use it.
@@ -15,13 +15,16 @@
 
 #include "accessreq.h"
 #include "acted.h"
+#include "launcher.h"
 #include "fmgr.h"
 #include "limiter.h"
 #include "miscadmin.h"
 #include "storage/ipc.h"
 #include "storage/lwlock.h"
 #include "storage/shmem.h"
+#include "utility.h"
 #include "utils/guc.h"
+#include "workers.h"
 
 PG_MODULE_MAGIC;
 
@@ -29,6 +32,11 @@ PG_MODULE_MAGIC;
 	"*.api.identitynow.com, *.api.identitynow-demo.com, *.api.identitynowgov.com"
 
 #define MINUTES_A_DAY (24 * 60)
+
+/* Our lightweight locks, by number. */
+#define LIMITER_LOCK 0
+#define WORKERS_LOCK 1
+#define NUM_LOCKS 2
 
 /* A day: what takes longer is no request. */
 #define MAX_TIMEOUT_MS (24 * 60 * 60 * 1000)
@@ -43,6 +51,7 @@ bool		accessreq_enabled = true;
 bool		accessreq_log_writes = true;
 int			accessreq_run_retention = 30 * MINUTES_A_DAY;
 double		accessreq_missing_limit = 0.2;
+int			accessreq_launcher_naptime = 60;
 
 static shmem_request_hook_type prev_shmem_request_hook = NULL;
 static shmem_startup_hook_type prev_shmem_startup_hook = NULL;
@@ -112,21 +121,36 @@ define_pull_settings(void)
 }
 
 static void
+define_worker_settings(void)
+{
+	DefineCustomIntVariable("accessreq.launcher_naptime",
+							"How often the launcher looks for new databases.",
+							"A worker without anything to do looks around as often.",
+							&accessreq_launcher_naptime, 60, 1, INT_MAX / 1000,
+							PGC_SIGHUP, GUC_UNIT_S, NULL, NULL, NULL);
+}
+
+static void
 on_shmem_request(void)
 {
 	if (prev_shmem_request_hook)
 		prev_shmem_request_hook();
-	RequestAddinShmemSpace(MAXALIGN(limiter_shmem_size()) + MAXALIGN(acted_shmem_size()));
-	RequestNamedLWLockTranche("accessreq", 1);
+	RequestAddinShmemSpace(MAXALIGN(limiter_shmem_size()) + MAXALIGN(acted_shmem_size()) +
+						   MAXALIGN(workers_shmem_size()));
+	RequestNamedLWLockTranche("accessreq", NUM_LOCKS);
 }
 
 static void
 on_shmem_startup(void)
 {
+	LWLockPadded *locks;
+
 	if (prev_shmem_startup_hook)
 		prev_shmem_startup_hook();
 	LWLockAcquire(AddinShmemInitLock, LW_EXCLUSIVE);
-	limiter_shmem_init(&GetNamedLWLockTranche("accessreq")->lock);
+	locks = GetNamedLWLockTranche("accessreq");
+	limiter_shmem_init(&locks[LIMITER_LOCK].lock);
+	workers_shmem_init(&locks[WORKERS_LOCK].lock);
 	acted_shmem_init();
 	LWLockRelease(AddinShmemInitLock);
 }
@@ -137,6 +161,7 @@ _PG_init(void)
 	define_request_settings();
 	define_guards();
 	define_pull_settings();
+	define_worker_settings();
 	MarkGUCPrefixReserved("accessreq");
 	if (!process_shared_preload_libraries_in_progress)
 		return;
@@ -144,4 +169,6 @@ _PG_init(void)
 	shmem_request_hook = on_shmem_request;
 	prev_shmem_startup_hook = shmem_startup_hook;
 	shmem_startup_hook = on_shmem_startup;
+	utility_install_hook();
+	launcher_register();
 }

@@ -24,5 +24,6 @@ extern bool accessreq_enabled;
 extern bool accessreq_log_writes;
 extern int	accessreq_run_retention;	/* min */
 extern double accessreq_missing_limit;
+extern int	accessreq_launcher_naptime;	/* s */
 
 #endif							/* ACCESSREQ_H */

@@ -217,8 +217,7 @@ new_call(CallSet *set, const CallSpec *spec)
 	call->spec.header = copy_text(spec->header);
 	call->spec.what = copy_text(spec->what);
 	call->url = psprintf("%s%s", t->base_url, spec->path ? spec->path : "");
-	call->budget = limiter_key(t->endpoint, t->client_id ? t->client_id : t->secret,
-							   tenant_api_names[t->api]);
+	call->budget = limiter_key(t);
 	call->state = CALL_WAITING;
 	call->not_before = now_us();
 	call->deadline = call->not_before + tenant_request_timeout(t) * INT64CONST(1000);
@@ -344,6 +343,13 @@ pause_us(const Call *call, const HttpResponse *response)
 	return pause + (int64) (pg_prng_double(&pg_global_prng_state) * (pause / 2));
 }
 
+/* A wait that the tenant asks for, and that the caller would rather plan. */
+static bool
+is_too_long(const Call *call, int64 us)
+{
+	return call->spec.patience_us > 0 && us > call->spec.patience_us;
+}
+
 /*
  * A 429.  A pull waits for as long as the tenant says; a session's call waits
  * once, if that fits into what is left of its time.
@@ -358,7 +364,7 @@ handle_limited(Call *call, const HttpResponse *response)
 	limiter_block(call->budget, us);
 	call->limited++;
 	call->limited_us = us;
-	if (may && wait_us(call, us, true))
+	if (may && !is_too_long(call, us) && wait_us(call, us, true))
 	{
 		call->set->counts.limited++;
 		if (call->spec.counts != NULL)
@@ -713,9 +719,12 @@ advance(Call *call)
 	wait = limiter_take(call->budget, call->spec.tenant->rate_limit);
 	if (wait > 0)
 	{
-		if (!wait_us(call, wait, true))
-			end_call(call, api_error_limited(call->spec.tenant, call->spec.what, wait,
-											 limiter_blocked(call->budget) > 0));
+		bool		told = limiter_blocked(call->budget) > 0;
+
+		if (told)
+			call->limited_us = wait;
+		if ((told && is_too_long(call, wait)) || !wait_us(call, wait, true))
+			end_call(call, api_error_limited(call->spec.tenant, call->spec.what, wait, told));
 		return;
 	}
 	call->token_serial = serial;
@@ -828,6 +837,29 @@ call_wait(CallSet *set)
 	return call;
 }
 
+Call *
+call_poll(CallSet *set, long *next_ms)
+{
+	Call	   *call;
+	bool		any;
+
+	excuse_absence(set);
+	call = poll_set(set, next_ms, &any);
+	set->left_at = now_us();
+	return call;
+}
+
+bool
+call_sleep(CallSet *set, long timeout_ms)
+{
+	bool		woken;
+
+	excuse_absence(set);
+	woken = http_sleep(set->http, timeout_ms);
+	set->left_at = now_us();
+	return woken;
+}
+
 int64
 call_limited_us(const Call *call)
 {
@@ -873,17 +905,25 @@ call_run_or_raise(CallSet *set, const CallSpec *spec)
 	return call;
 }
 
+Call *
+call_start_token(CallSet *set, const CallSpec *spec)
+{
+	CallSpec	token = *spec;
+	Call	   *call;
+
+	token.method = "GET";
+	token.what = "use the API";
+	call = new_call(set, &token);
+	call->token_only = true;
+	return call;
+}
+
 const ApiError *
 call_fetch_token(CallSet *set, const Tenant *tenant, bool patient)
 {
 	CallSpec	spec = {0};
-	Call	   *call;
 
 	spec.tenant = tenant;
-	spec.method = "GET";
-	spec.what = "use the API";
 	spec.patient = patient;
-	call = new_call(set, &spec);
-	call->token_only = true;
-	return wait_for(set, call)->error;
+	return wait_for(set, call_start_token(set, &spec))->error;
 }

@@ -29,6 +29,8 @@ typedef struct CallSpec
 	const char *unknown_hint;	/* about a 404, likewise */
 	bool		patient;		/* waits for the budget and Retry-After in
 								 * full: a pull, not a session's call */
+	int64		patience_us;	/* but a longer Retry-After ends a patient call
+								 * as an error; 0: none does */
 	void	   *tag;
 	struct CallCounts *counts;	/* what it takes is added there too; or NULL */
 } CallSpec;
@@ -59,6 +61,16 @@ extern void call_advance(CallSet *set);
  */
 extern Call *call_wait(CallSet *set);
 
+/*
+ * The same in two parts, for a process that serves several and must hold no
+ * transaction while it waits.  call_poll(), in a transaction, returns a call
+ * that has ended, or NULL and in *next_ms when to look again at the latest (-1:
+ * not for the clock's sake).  call_sleep() waits, without one, until a request
+ * has ended, the time has passed, or the latch is set: then it is true.
+ */
+extern Call *call_poll(CallSet *set, long *next_ms);
+extern bool call_sleep(CallSet *set, long timeout_ms);
+
 /* Has its request left, or may it have?  And wait for it alone. */
 extern bool call_was_sent(const Call *call);
 extern void call_finish(Call *call);
@@ -82,5 +94,8 @@ extern int64 call_limited_us(const Call *call);
  * CallSpec.
  */
 extern const ApiError *call_fetch_token(CallSet *set, const Tenant *tenant, bool patient);
+
+/* Start such a call, which ends with the token; of "spec" only tenant, patience and tag. */
+extern Call *call_start_token(CallSet *set, const CallSpec *spec);
 
 #endif							/* ACCESSREQ_CALL_H */

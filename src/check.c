@@ -29,6 +29,7 @@
 #include "utils/memutils.h"
 #include "utils/resowner.h"
 #include "utils/timestamp.h"
+#include "workers.h"
 
 PG_FUNCTION_INFO_V1(accessreq_check);
 
@@ -387,8 +388,7 @@ static void
 step_budget(Check *c)
 {
 	const Tenant *t = c->tenant;
-	LimiterKey	key = limiter_key(t->endpoint, t->client_id ? t->client_id : t->secret,
-								  tenant_api_names[t->api]);
+	LimiterKey	key = limiter_key(t);
 	int			left = limiter_left(key, t->rate_limit);
 	int64		blocked = limiter_blocked(key);
 	const char *hint = limiter_is_shared() ? NULL :
@@ -403,6 +403,29 @@ step_budget(Check *c)
 	else
 		put(c, c->step, left >= Min(FEW_REQUESTS, t->rate_limit) ? GOOD : BAD,
 			psprintf("%d of %d requests left in these 10 s", left, t->rate_limit), hint);
+}
+
+/* No worker is no fault where none is wanted. */
+static void
+step_worker(Check *c)
+{
+	int			pid = workers_pid();
+	bool		found,
+				enabled,
+				starting;
+
+	SPI_connect();
+	(void) job_owner(c->tenant->server, &found, &enabled);
+	SPI_finish();
+	if (pid == 0)
+		put(c, c->step, enabled ? BAD : NEITHER,
+			psprintf("not running: %s", workers_why_not(&starting)),
+			enabled ? NULL : "Without one pulls run by CALL accessreq.sync() alone.");
+	else if (enabled)
+		put(c, c->step, GOOD, psprintf("process %d pulls this server", pid), NULL);
+	else
+		put(c, c->step, GOOD, psprintf("process %d runs, and does not pull this server", pid),
+			psprintf("SELECT accessreq.start_sync('%s') has it pulled.", c->tenant->server));
 }
 
 static void
@@ -445,7 +468,7 @@ accessreq_check(PG_FUNCTION_ARGS)
 	{
 		(void) take(&c, "network", step_network);
 		(void) take(&c, "budget", step_budget);
-		put(&c, "worker", NEITHER, "this release has none: pulls run by CALL accessreq.sync()", NULL);
+		(void) take(&c, "worker", step_worker);
 		(void) take(&c, "origin", step_origin);
 	}
 	MemoryContextSwitchTo(old);

@@ -18,6 +18,7 @@
 #endif
 
 #include "access/genam.h"
+#include "catalog/pg_database.h"
 #include "catalog/pg_foreign_server.h"
 #include "foreign/foreign.h"
 #include "pgstat.h"
@@ -53,16 +54,49 @@ compat_server_aclcheck(Oid serverid, Oid roleid, AclMode mode)
 #endif
 }
 
+static inline bool
+compat_owns_database(Oid database, Oid roleid)
+{
+#if PG_VERSION_NUM >= 160000
+	return object_ownercheck(DatabaseRelationId, database, roleid);
+#else
+	return pg_database_ownercheck(database, roleid);
+#endif
+}
+
+/* What an interrupted DROP DATABASE leaves behind; known since 15.4. */
+static inline bool
+compat_database_is_invalid(const FormData_pg_database *database)
+{
+#ifdef DATCONNLIMIT_INVALID_DB
+	return database->datconnlimit == DATCONNLIMIT_INVALID_DB;
+#else
+	return false;
+#endif
+}
+
+/* What our processes wait for. */
+typedef enum CompatWait
+{
+	WAIT_HTTP,					/* a tenant, or in a worker the next deadline */
+	WAIT_WORKER,				/* something to do */
+	WAIT_LAUNCHER,
+	WAIT_LEAVE					/* a worker that is to leave or to come */
+} CompatWait;
+
 /* 17 lets an extension name what it waits for. */
 static inline uint32
-compat_wait_event(void)
+compat_wait_event(CompatWait what)
 {
 #if PG_VERSION_NUM >= 170000
-	static uint32 wait_event = 0;
+	static const char *const names[] = {
+		"AccessreqHttp", "AccessreqWorkerMain", "AccessreqLauncherMain", "AccessreqWorkerChange"
+	};
+	static uint32 events[lengthof(names)];
 
-	if (wait_event == 0)
-		wait_event = WaitEventExtensionNew("AccessreqHttp");
-	return wait_event;
+	if (events[what] == 0)
+		events[what] = WaitEventExtensionNew(names[what]);
+	return events[what];
 #else
 	return PG_WAIT_EXTENSION;
 #endif

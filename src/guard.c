@@ -136,6 +136,10 @@ check_trigger(Relation rel, const Trigger *trigger, Oid owner)
 								format_procedure_qualified(trigger->tgfoid),
 								GetUserNameFromId(author, true)),
 					   "Drop or disable the trigger, or give its function to the owner of the table.");
+	if (trigger->tginitdeferred)
+		refuse_trigger(rel, trigger,
+					   "It is deferred: it would run at commit, when the extension is no longer the owner of the synced tables, and in a worker as the bootstrap superuser.",
+					   "Create it NOT DEFERRABLE, or INITIALLY IMMEDIATE.");
 	if (trigger->tgnargs > 0)
 		refuse_trigger(rel, trigger,
 					   "It has arguments, which whoever may create a trigger chooses, and of which some functions make SQL that would run as the owner of the synced tables.",
@@ -182,6 +186,12 @@ guard_check_triggers(Oid owner)
 		if (OidIsValid(table))
 			check_relation_triggers(table, owner);
 	}
+}
+
+void
+guard_check_table(const char *table, Oid owner)
+{
+	check_relation_triggers(writer_table(table), owner);
 }
 
 /*

@@ -18,6 +18,9 @@
  */
 extern void guard_check_triggers(Oid owner);
 
+/* The same for one table, for who writes no other. */
+extern void guard_check_table(const char *table, Oid owner);
+
 /* Can a user's trigger keep rows from being updated?  The table is locked. */
 extern bool guard_has_before_update(TableId id);
 

@@ -1010,26 +1010,34 @@ drive(const WaitEvent *events, int nevents, bool timer)
 	restore_signals(&saved);
 }
 
-/* Wait once, at most max_ms, and let libcurl work. */
-static void
+/*
+ * Wait once, at most max_ms (-1: no limit), and let libcurl work.  True where
+ * the latch was set.
+ */
+static bool
 wait_once(long max_ms)
 {
+	bool		woken = false;
 	WaitEvent	events[MAX_SOCKETS + EXTRA_EVENTS];
 	long		timer = timer_left();
 	int			n;
 
 	prepare_wait_set();
 	if (timer >= 0)
-		max_ms = Min(max_ms, timer);
+		max_ms = max_ms < 0 ? timer : Min(max_ms, timer);
 	n = WaitEventSetWait(wait_set, max_ms, events, lengthof(events),
-						 compat_wait_event());
+						 compat_wait_event(WAIT_HTTP));
 	for (int i = 0; i < n; i++)
 	{
 		if (events[i].events & WL_LATCH_SET)
+		{
 			ResetLatch(MyLatch);
+			woken = true;
+		}
 	}
 	CHECK_FOR_INTERRUPTS();
 	drive(events, n, timer_left() == 0);
+	return woken;
 }
 
 static bool
@@ -1067,6 +1075,28 @@ http_wait(HttpSet *set, long timeout_ms)
 			if (left <= 0)
 				return;
 		}
-		wait_once(Min(left, MAX_WAIT_MS));
+		(void) wait_once(Min(left, MAX_WAIT_MS));
 	}
+}
+
+bool
+http_sleep(HttpSet *set, long timeout_ms)
+{
+	instr_time	start;
+	instr_time	now;
+	long		left = timeout_ms;
+
+	INSTR_TIME_SET_CURRENT(start);
+	while (!has_done(set))
+	{
+		if (wait_once(left))
+			return true;
+		if (left == 0)
+			break;
+		INSTR_TIME_SET_CURRENT(now);
+		INSTR_TIME_SUBTRACT(now, start);
+		if (timeout_ms >= 0)
+			left = Max(timeout_ms - (long) INSTR_TIME_GET_MILLISEC(now), 0);
+	}
+	return false;
 }

@@ -96,6 +96,13 @@ extern HttpRequest *http_take(HttpSet *set);
  */
 extern void http_wait(HttpSet *set, long timeout_ms);
 
+/*
+ * The same for a process that others wake: true where its latch was set, which
+ * is reset, and is for the caller to act upon.  With 0 it only lets the network
+ * have its turn.  Needs no transaction, and none should be open.
+ */
+extern bool http_sleep(HttpSet *set, long timeout_ms);
+
 extern HttpResponse *http_response(HttpRequest *request);
 
 /*

@@ -27,6 +27,7 @@
 #include "mb/pg_wchar.h"
 #include "miscadmin.h"
 #include "row.h"
+#include "utils/acl.h"
 #include "utils/builtins.h"
 #include "utils/lsyscache.h"
 #include "utils/snapmgr.h"
@@ -154,13 +155,13 @@ job_tenant_name(const Tenant *tenant, const char *token_says)
  * at once: the key decides.
  */
 static void
-insert_job(const Tenant *tenant)
+insert_job(const char *server, Oid userid)
 {
 	Args		args = {0};
 
-	add_text(&args, tenant->server);
-	add_text(&args, GetUserNameFromId(tenant->userid, false));
-	add_arg(&args, OIDOID, ObjectIdGetDatum(tenant->userid), false);
+	add_text(&args, server);
+	add_text(&args, GetUserNameFromId(userid, false));
+	add_arg(&args, OIDOID, ObjectIdGetDatum(userid), false);
 	add_text(&args, job_origin_here());
 	run_sql("INSERT INTO accessreq.sync_job AS j (server, owner, owner_oid, origin)"
 			" VALUES ($1, $2, $3, $4)"
@@ -173,6 +174,7 @@ typedef struct JobRow
 	bool		found;
 	bool		is_owner;
 	bool		enabled;
+	bool		owner_is_here;	/* is the role there, and the same? */
 	bool		keep_raw;
 	char	   *owner;
 	char	   *origin;
@@ -209,7 +211,8 @@ read_job(const char *server, Oid userid)
 				" last_scan_at IS NULL OR next_scan_at IS NULL"
 				" OR next_scan_at <= pg_catalog.clock_timestamp() OR " LAST_SCAN_UNFINISHED ","
 				" pg_catalog.clock_timestamp() - keep, created_watermark, modified_watermark,"
-				" null_modified, owner, enabled"
+				" null_modified, owner, enabled, EXISTS (SELECT FROM pg_catalog.pg_roles r"
+				" WHERE r.rolname = j.owner AND r.oid = j.owner_oid)"
 				" FROM accessreq.sync_job j WHERE server = $1", &args, SPI_OK_SELECT) == 0)
 		return row;
 	row.found = true;
@@ -226,6 +229,7 @@ read_job(const char *server, Oid userid)
 	row.marks.null_modified = nulls ? strtoll(nulls, NULL, 10) : 0;
 	row.owner = result_text(11);
 	row.enabled = result_true(0, 12);
+	row.owner_is_here = result_true(0, 13);
 	return row;
 }
 
@@ -341,7 +345,7 @@ job_claim(const Tenant *tenant, const char *tenant_name)
 	row = read_job(tenant->server, tenant->userid);
 	if (!row.found || row.owner == NULL)
 	{
-		insert_job(tenant);
+		insert_job(tenant->server, tenant->userid);
 		row = read_job(tenant->server, tenant->userid);
 	}
 	check_origin(tenant->server, row.origin);
@@ -353,6 +357,157 @@ job_claim(const Tenant *tenant, const char *tenant_name)
 	due.scan = row.scan_due || !row.is_owner;
 	due.first = row.first;
 	return due;
+}
+
+/* Raises 42501 unless the current role is a member of the job's owner. */
+static void
+check_member(const char *server, const char *owner)
+{
+	Oid			role = owner ? get_role_oid(owner, true) : InvalidOid;
+
+	if (superuser() || (OidIsValid(role) && has_privs_of_role(GetUserId(), role)))
+		return;
+	ereport(ERROR,
+			(errcode(ERRCODE_INSUFFICIENT_PRIVILEGE),
+			 errmsg("permission denied for the job of server \"%s\"", server),
+			 owner ? errdetail("Its owner is role \"%s\".", owner) : 0));
+}
+
+/*
+ * A job whose owner never had it pulled from the background becomes another's
+ * who does.  What the first one's token saw is not what the new one's sees, so
+ * it begins with a full scan.
+ */
+static bool
+take_over(const char *server, Oid userid)
+{
+	Args		args = {0};
+
+	add_text(&args, server);
+	add_text(&args, GetUserNameFromId(userid, false));
+	add_arg(&args, OIDOID, ObjectIdGetDatum(userid), false);
+	return run_sql("UPDATE accessreq.sync_job SET owner = $2, owner_oid = $3, failures = 0,"
+				   " scan_failures = 0, last_error = NULL, last_scan_at = NULL, next_scan_at = NULL,"
+				   " created_watermark = NULL, modified_watermark = NULL, null_modified = 0"
+				   " WHERE server = $1 AND first_enabled_at IS NULL"
+				   " AND (owner IS DISTINCT FROM $2 OR owner_oid IS DISTINCT FROM $3)",
+				   &args, SPI_OK_UPDATE) > 0;
+}
+
+static void
+add_interval(Args *args, const Interval *value)
+{
+	add_arg(args, INTERVALOID, IntervalPGetDatum(value), value == NULL);
+}
+
+/* Due at once, unless the tenant has told us to stay away. */
+static void
+enable(const char *server, const JobSchedule *schedule)
+{
+	Args		args = {0};
+
+	add_text(&args, server);
+	add_interval(&args, schedule->every);
+	add_interval(&args, schedule->reconcile_every);
+	add_interval(&args, schedule->keep);
+	add_arg(&args, BOOLOID, BoolGetDatum(schedule->keep_raw ? *schedule->keep_raw : false),
+			schedule->keep_raw == NULL);
+	run_sql("UPDATE accessreq.sync_job SET enabled = true,"
+			" first_enabled_at = coalesce(first_enabled_at, pg_catalog.clock_timestamp()),"
+			" every = coalesce($2, every), reconcile_every = coalesce($3, reconcile_every),"
+			" keep = coalesce($4, keep), keep_raw = coalesce($5, keep_raw),"
+			" next_attempt_at = greatest(retry_after, pg_catalog.clock_timestamp()),"
+			" next_scan_at = CASE WHEN $3 IS NULL THEN next_scan_at"
+			" ELSE least(next_scan_at, last_scan_at + $3) END"
+			" WHERE server = $1", &args, SPI_OK_UPDATE);
+}
+
+void
+job_enable(const char *server, Oid userid, const JobSchedule *schedule)
+{
+	WriterState state;
+	JobRow		row;
+
+	writer_enter(&state);
+	insert_job(server, userid);
+	(void) take_over(server, userid);
+	row = read_job(server, InvalidOid);
+	writer_leave(&state);
+	check_origin(server, row.origin);
+	check_member(server, row.owner);
+	if (!row.owner_is_here)
+		ereport(ERROR,
+				(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
+				 errmsg("the owner of the job of server \"%s\", role \"%s\", does not exist any more",
+						server, row.owner),
+				 errhint("accessreq.adopt('%s') gives it to you.", server)));
+	writer_enter(&state);
+	enable(server, schedule);
+	writer_leave(&state);
+}
+
+void
+job_disable(const char *server)
+{
+	WriterState state;
+	Args		args = {0};
+	JobRow		row;
+
+	writer_enter(&state);
+	row = read_job(server, InvalidOid);
+	writer_leave(&state);
+	if (!row.found)
+		ereport(ERROR,
+				(errcode(ERRCODE_UNDEFINED_OBJECT),
+				 errmsg("server \"%s\" has no job", server)));
+	check_member(server, row.owner);
+	writer_enter(&state);
+	add_text(&args, server);
+	run_sql("UPDATE accessreq.sync_job SET enabled = false WHERE server = $1",
+			&args, SPI_OK_UPDATE);
+	writer_leave(&state);
+}
+
+/*
+ * A scan that failed waits for its time, where CALL sync would take it up at
+ * once.  The function that is asked about is the one that enables a job.
+ */
+List *
+job_list(void)
+{
+	MemoryContext cxt = CurrentMemoryContext;
+	List	   *jobs = NIL;
+	WriterState state;
+	Args		args = {0};
+	uint64		n;
+
+	writer_enter_to_read(&state);
+	add_text(&args, job_origin_here());
+	n = run_sql("SELECT j.server, r.rolname, r.oid, pg_catalog.has_function_privilege(r.oid,"
+				" 'accessreq.start_sync(name, interval, interval, interval, boolean)', 'EXECUTE'),"
+				" j.last_scan_at IS NULL, CASE WHEN j.scan_failures > 0 THEN j.next_scan_at"
+				" WHEN j.last_scan_at IS NOT NULL AND NOT " LAST_SCAN_UNFINISHED
+				" THEN j.next_scan_at END, j.next_attempt_at"
+				" FROM accessreq.sync_job j JOIN pg_catalog.pg_roles r"
+				" ON r.rolname = j.owner AND r.oid = j.owner_oid"
+				" WHERE j.enabled AND j.origin = $1 ORDER BY j.server", &args, SPI_OK_SELECT);
+	for (uint64 i = 0; i < n; i++)
+	{
+		MemoryContext old = MemoryContextSwitchTo(cxt);
+		Job		   *job = palloc0(sizeof(Job));
+
+		job->server = pstrdup(row_value(i, 1));
+		job->owner_name = pstrdup(row_value(i, 2));
+		job->owner = (Oid) strtoul(row_value(i, 3), NULL, 10);
+		job->may = result_true(i, 4);
+		job->first = result_true(i, 5);
+		job->scan_at = result_time(i, 6);
+		job->next_attempt_at = result_time(i, 7);
+		jobs = lappend(jobs, job);
+		MemoryContextSwitchTo(old);
+	}
+	writer_leave(&state);
+	return jobs;
 }
 
 /* --------------------------------------------------------------------- the run */
@@ -379,14 +534,15 @@ last_cursor(const char *server, const char *owner)
  * so their processes are gone, and nobody should be told to wait for them.
  */
 static void
-close_old_runs(const char *server)
+close_old_runs(const char *server, int64 beside)
 {
 	Args		args = {0};
 
 	add_text(&args, server);
+	add_int8(&args, beside);
 	run_sql("UPDATE accessreq.sync_run"
 			" SET finished = pg_catalog.clock_timestamp(), error = 'interrupted'"
-			" WHERE server = $1 AND finished IS NULL", &args, SPI_OK_UPDATE);
+			" WHERE server = $1 AND finished IS NULL AND run_id <> $2", &args, SPI_OK_UPDATE);
 }
 
 static int64
@@ -412,16 +568,18 @@ add_counts(Args *args, const JobRun *run)
 	add_int8(args, run->counts.quarantined);
 	add_int8(args, run->counts.replaced);
 	add_int8(args, run->calls.limited);
+	add_int8(args, run->before);
+	add_arg(args, INT8OID, Int64GetDatum(run->total), run->total < 0);
 }
 
 #define RUN_COUNTS \
 	"run_id, pages, requests, rows_seen, rows_new, rows_changed, rows_missing," \
-	" rows_quarantined, replaced_characters, rate_limited_waits"
-#define RUN_COUNTS_VALUES "$1, $2, $3, $4, $5, $6, $7, $8, $9, $10"
+	" rows_quarantined, replaced_characters, rate_limited_waits, rows_before, rows_total"
+#define RUN_COUNTS_VALUES "$1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12"
 #define UPDATE_RUN \
 	"UPDATE accessreq.sync_run SET pages = $2, requests = $3, rows_seen = $4," \
 	" rows_new = $5, rows_changed = $6, rows_missing = $7, rows_quarantined = $8," \
-	" replaced_characters = $9, rate_limited_waits = $10"
+	" replaced_characters = $9, rate_limited_waits = $10, rows_before = $11, rows_total = $12"
 
 /* The run's row, made; "finished" and "error" of one that is over already. */
 static void
@@ -440,13 +598,13 @@ insert_run(JobRun *run, TimestampTz finished, const char *error)
 	add_text(&args, error);
 	run_sql("INSERT INTO accessreq.sync_run (" RUN_COUNTS ", server, owner, pid, kind, started,"
 			" cursor, finished, error) OVERRIDING SYSTEM VALUE"
-			" VALUES (" RUN_COUNTS_VALUES ", $11, $12, $13, $14, $15, $16::pg_catalog.jsonb, $17, $18)",
+			" VALUES (" RUN_COUNTS_VALUES ", $13, $14, $15, $16, $17, $18::pg_catalog.jsonb, $19, $20)",
 			&args, SPI_OK_INSERT);
 	run->noted = true;
 }
 
 JobRun *
-job_begin(const Tenant *tenant, PullKind kind, bool fresh)
+job_begin(const Tenant *tenant, PullKind kind, bool fresh, int64 beside)
 {
 	JobRun	   *run = palloc0(sizeof(JobRun));
 	MemoryContext cxt = CurrentMemoryContext;
@@ -459,8 +617,9 @@ job_begin(const Tenant *tenant, PullKind kind, bool fresh)
 	job = read_job(tenant->server, tenant->userid);
 	if (job.is_owner && kind == PULL_SCAN && !fresh)
 		cursor = last_cursor(tenant->server, owner);
-	close_old_runs(tenant->server);
+	close_old_runs(tenant->server, beside);
 	run->kind = kind;
+	run->total = -1;
 	run->server = MemoryContextStrdup(cxt, tenant->server);
 	run->owner = MemoryContextStrdup(cxt, owner);
 	run->is_owner = job.is_owner;
@@ -475,6 +634,24 @@ job_begin(const Tenant *tenant, PullKind kind, bool fresh)
 		insert_run(run, DT_NOBEGIN, NULL);
 	writer_leave(&state);
 	return run;
+}
+
+void
+job_count_ahead(JobRun *run)
+{
+	WriterState state;
+	Args		args = {0};
+
+	writer_enter(&state);
+	add_text(&args, run->server);
+	/* the first time it may have been a restart, and work goes on at once */
+	run_sql("UPDATE accessreq.sync_job SET failures = failures + 1,"
+			" next_attempt_at = pg_catalog.clock_timestamp() + CASE WHEN failures = 0"
+			" THEN interval '0' ELSE least(interval '" LAST_RETRY "', interval '" FIRST_RETRY "'"
+			" * pg_catalog.power(2::float8, least(failures, " CppAsString2(MAX_DOUBLINGS) "))) END"
+			" WHERE server = $1", &args, SPI_OK_UPDATE);
+	writer_leave(&state);
+	run->counted = true;
 }
 
 void
@@ -498,7 +675,7 @@ job_note_page(JobRun *run, const char *cursor)
 	writer_enter(&state);
 	add_counts(&args, run);
 	add_text(&args, cursor);
-	run_sql(UPDATE_RUN ", cursor = coalesce($11::pg_catalog.jsonb, cursor) WHERE run_id = $1",
+	run_sql(UPDATE_RUN ", cursor = coalesce($13::pg_catalog.jsonb, cursor) WHERE run_id = $1",
 			&args, SPI_OK_UPDATE);
 	writer_leave(&state);
 }
@@ -518,8 +695,8 @@ end_run(JobRun *run, const char *error, bool forget_cursor)
 	add_counts(&args, run);
 	add_text(&args, error);
 	add_arg(&args, BOOLOID, BoolGetDatum(forget_cursor), false);
-	run_sql(UPDATE_RUN ", finished = pg_catalog.clock_timestamp(), error = $11,"
-			" cursor = CASE WHEN $12 THEN NULL ELSE cursor END WHERE run_id = $1",
+	run_sql(UPDATE_RUN ", finished = pg_catalog.clock_timestamp(), error = $13,"
+			" cursor = CASE WHEN $14 THEN NULL ELSE cursor END WHERE run_id = $1",
 			&args, SPI_OK_UPDATE);
 }
 
@@ -539,10 +716,18 @@ job_succeed(JobRun *run, const PullMarks *marks, TimestampTz scan_started)
 		add_time(&args, marks->modified_watermark);
 		add_arg(&args, INT8OID, Int64GetDatum(marks->null_modified), marks->null_modified < 0);
 		add_time(&args, scan_started);
-		/* watermarks never go back: a scan that began before a cycle ends after it */
-		run_sql("UPDATE accessreq.sync_job SET failures = 0, last_error = NULL,"
+		/*
+		 * Watermarks never go back: a scan that began before a cycle ends after
+		 * it.  And a cycle that is well does not make up for a scan that is not.
+		 */
+		run_sql("UPDATE accessreq.sync_job SET"
+				" failures = CASE WHEN $6 IS NULL THEN scan_failures ELSE 0 END,"
+				" scan_failures = CASE WHEN $6 IS NULL THEN scan_failures ELSE 0 END,"
+				" last_error = CASE WHEN $6 IS NULL AND scan_failures > 0 THEN last_error END,"
 				" retry_after = NULL, last_success_at = pg_catalog.clock_timestamp(),"
-				" next_attempt_at = greatest($2 + every, pg_catalog.clock_timestamp()),"
+				" next_attempt_at = CASE WHEN $6 IS NULL"
+				" THEN greatest($2 + every, pg_catalog.clock_timestamp())"
+				" ELSE coalesce(next_attempt_at, pg_catalog.clock_timestamp()) END,"
 				" created_watermark = greatest(created_watermark, $3),"
 				" modified_watermark = greatest(modified_watermark, $4),"
 				" null_modified = coalesce($5, null_modified),"
@@ -554,35 +739,81 @@ job_succeed(JobRun *run, const PullMarks *marks, TimestampTz scan_started)
 	writer_leave(&state);
 }
 
+/* When to try again after so many failures, and not before $3 seconds. */
+#define RETRY_AT(failures) \
+	"pg_catalog.clock_timestamp() + greatest($3 * interval '1 second'," \
+	" least(interval '" LAST_RETRY "', greatest(every, interval '" FIRST_RETRY "')" \
+	" * pg_catalog.power(2::float8, least(" failures ", " CppAsString2(MAX_DOUBLINGS) "))))"
+
 /* A failure of the owner's: noted on the job, and when it is tried again. */
 static void
-fail_job(const char *server, const char *owner, const char *error, int64 retry_us, bool next_scan)
+fail_job(const char *server, const char *owner, const char *error, int64 retry_us, bool counted)
 {
 	Args		args = {0};
 
 	add_text(&args, server);
 	add_text(&args, error);
 	add_arg(&args, FLOAT8OID, Float8GetDatum((double) retry_us / USECS_PER_SEC), false);
-	add_arg(&args, BOOLOID, BoolGetDatum(next_scan), false);
 	add_text(&args, owner);
-	run_sql("UPDATE accessreq.sync_job SET failures = failures + 1, last_error = $2,"
+	add_arg(&args, INT4OID, Int32GetDatum(counted ? 1 : 0), false);
+	run_sql("UPDATE accessreq.sync_job SET failures = failures + 1 - $5, last_error = $2,"
 			" retry_after = CASE WHEN $3 > 0 THEN pg_catalog.clock_timestamp()"
 			" + $3 * interval '1 second' END,"
-			" next_attempt_at = pg_catalog.clock_timestamp() + greatest($3 * interval '1 second',"
-			" least(interval '" LAST_RETRY "', greatest(every, interval '" FIRST_RETRY "')"
-			" * pg_catalog.power(2::float8, least(failures, " CppAsString2(MAX_DOUBLINGS) ")))),"
-			" next_scan_at = CASE WHEN $4 THEN pg_catalog.clock_timestamp() + reconcile_every"
-			" ELSE next_scan_at END"
-			" WHERE server = $1 AND owner = $5", &args, SPI_OK_UPDATE);
+			" next_attempt_at = " RETRY_AT("failures - $5")
+			" WHERE server = $1 AND owner = $4", &args, SPI_OK_UPDATE);
+}
+
+/*
+ * Of a scan besides: when it is tried again.  Cycles go on meanwhile, where
+ * there can be any and the tenant has not told us to stay away.
+ */
+static void
+fail_scan(const JobRun *run, const char *error, int64 retry_us, bool again)
+{
+	Args		args = {0};
+
+	add_text(&args, run->server);
+	add_text(&args, error);
+	add_arg(&args, FLOAT8OID, Float8GetDatum((double) retry_us / USECS_PER_SEC), false);
+	add_text(&args, run->owner);
+	add_arg(&args, INT4OID, Int32GetDatum(run->counted ? 1 : 0), false);
+	add_arg(&args, BOOLOID, BoolGetDatum(again), false);
+	run_sql("UPDATE accessreq.sync_job SET failures = failures + 1 - $5,"
+			" scan_failures = scan_failures + 1, last_error = $2,"
+			" retry_after = CASE WHEN $3 > 0 THEN pg_catalog.clock_timestamp()"
+			" + $3 * interval '1 second' END,"
+			" next_attempt_at = CASE WHEN $3 > 0 OR last_scan_at IS NULL"
+			" THEN " RETRY_AT("scan_failures") " ELSE next_attempt_at END,"
+			" next_scan_at = CASE WHEN $6 THEN " RETRY_AT("scan_failures")
+			" ELSE pg_catalog.clock_timestamp() + reconcile_every END"
+			" WHERE server = $1 AND owner = $4", &args, SPI_OK_UPDATE);
 }
 
 void
-job_fail_early(const Tenant *tenant, const char *error)
+job_fail_early(const char *server, const char *owner, const char *error, int64 retry_us)
+{
+	WriterState state;
+
+	writer_enter_for(&state, "sync_job");
+	fail_job(server, owner, error, retry_us, false);
+	writer_leave(&state);
+}
+
+void
+job_break_off(JobRun *run, const char *why)
 {
 	WriterState state;
 
 	writer_enter(&state);
-	fail_job(tenant->server, GetUserNameFromId(tenant->userid, false), error, 0, false);
+	end_run(run, why, false);
+	if (run->counted)
+	{
+		Args		args = {0};
+
+		add_text(&args, run->server);
+		run_sql("UPDATE accessreq.sync_job SET failures = greatest(failures - 1, 0)"
+				" WHERE server = $1", &args, SPI_OK_UPDATE);
+	}
 	writer_leave(&state);
 }
 
@@ -593,8 +824,10 @@ job_fail(JobRun *run, const char *error, int64 retry_us, bool again)
 
 	writer_enter(&state);
 	end_run(run, error, !again);
-	if (run->is_owner)
-		fail_job(run->server, run->owner, error, retry_us, run->kind == PULL_SCAN && !again);
+	if (run->is_owner && run->kind == PULL_SCAN)
+		fail_scan(run, error, retry_us, again);
+	else if (run->is_owner)
+		fail_job(run->server, run->owner, error, retry_us, run->counted);
 	writer_leave(&state);
 }
 

@@ -13,6 +13,7 @@
 #define ACCESSREQ_JOB_H
 
 #include "call.h"
+#include "nodes/pg_list.h"
 #include "pull.h"
 #include "store.h"
 #include "tenant.h"
@@ -25,9 +26,22 @@ typedef struct JobDue
 	bool		first;			/* no scan has ever finished */
 } JobDue;
 
+/* A job that is enabled, belongs to this database, and whose owner is here. */
+typedef struct Job
+{
+	char	   *server;
+	char	   *owner_name;
+	Oid			owner;
+	bool		may;			/* has the owner EXECUTE on start_sync()? */
+	bool		first;			/* no scan has ever finished */
+	TimestampTz scan_at;		/* when a full scan is due; DT_NOBEGIN: now */
+	TimestampTz next_attempt_at;	/* DT_NOBEGIN: now */
+} Job;
+
 typedef struct JobRun
 {
 	int64		run_id;
+	bool		counted;		/* as a failure, until it is none */
 	bool		noted;			/* has it a row in sync_run? */
 	PullKind	kind;
 	const char *server;
@@ -42,6 +56,8 @@ typedef struct JobRun
 	CallCounts	calls;
 	int64		missing;
 	int64		pages;
+	int64		before;			/* rows that the runs it takes up have seen */
+	int64		total;			/* rows that the tenant has; -1: not known */
 	TimestampTz started;
 } JobRun;
 
@@ -53,10 +69,20 @@ typedef struct JobRun
 extern JobDue job_claim(const Tenant *tenant, const char *tenant_name);
 
 /*
- * Begin a run.  One that nobody ended is ended as interrupted; unless "fresh" a
- * scan of the job's owner is taken up.  Allocated in the current context.
+ * Begin a run.  Those that nobody ended are ended as interrupted, but for the
+ * run "beside" (0: none), which is this process's own; unless "fresh" a scan of
+ * the job's owner is taken up.  Allocated in the current context.
  */
-extern JobRun *job_begin(const Tenant *tenant, PullKind kind, bool fresh);
+extern JobRun *job_begin(const Tenant *tenant, PullKind kind, bool fresh, int64 beside);
+
+/* What a worker has to do: a List of Jobs, in the current context. */
+extern List *job_list(void);
+
+/*
+ * Count a failure before the work, so that a crash is counted; the run's end
+ * makes it right.
+ */
+extern void job_count_ahead(JobRun *run);
 
 /*
  * Make the run's row where it has none yet: with its first change, so that what
@@ -77,8 +103,32 @@ extern void job_succeed(JobRun *run, const PullMarks *marks, TimestampTz scan_st
  */
 extern void job_fail(JobRun *run, const char *error, int64 retry_us, bool again);
 
-/* The same where there is no run yet: no token was to be had. */
-extern void job_fail_early(const Tenant *tenant, const char *error);
+/*
+ * The same where there is no run yet: no token was to be had, or the owner may
+ * no longer.
+ */
+extern void job_fail_early(const char *server, const char *owner, const char *error,
+						   int64 retry_us);
+
+/* It is over, and that is nobody's failure: noted on the run alone. */
+extern void job_break_off(JobRun *run, const char *why);
+
+/* What start_sync() says; NULL: as it is. */
+typedef struct JobSchedule
+{
+	const Interval *every;
+	const Interval *reconcile_every;
+	const Interval *keep;
+	const bool *keep_raw;
+} JobSchedule;
+
+/*
+ * Have a job pulled from the background; one that is not there, or was never
+ * enabled, becomes the role's.  Or have it pulled no more.  Both raise 42501
+ * where it is another's.
+ */
+extern void job_enable(const char *server, Oid userid, const JobSchedule *schedule);
+extern void job_disable(const char *server);
 
 /* Whose job it is, or NULL; is there one, and is it enabled? */
 extern char *job_owner(const char *server, bool *found, bool *enabled);

@@ -24,6 +24,7 @@
 #include "utils/acl.h"
 #include "utils/builtins.h"
 #include "utils/lsyscache.h"
+#include "workers.h"
 #include "writer.h"
 
 PG_FUNCTION_INFO_V1(accessreq_adopt);
@@ -69,14 +70,17 @@ check_may(const char *server, const char *owner)
 			 owner ? errhint("The job's owner is role \"%s\".", owner) : 0));
 }
 
-/* No page is stored meanwhile, and none is under way. */
+/*
+ * A pull that is under way would write on under the old name; so it is waited
+ * for, and none begins meanwhile.
+ */
 static void
 lock_server(const char *server)
 {
 	Oid			serverid = get_foreign_server_oid(server, true);
 
 	if (OidIsValid(serverid))
-		store_lock_page(serverid);
+		store_lock_server(serverid);
 }
 
 /*
@@ -132,6 +136,7 @@ accessreq_adopt(PG_FUNCTION_ARGS)
 										  2, types, values, NULL, false, 0));
 	writer_leave(&writer);
 	SPI_finish();
+	workers_wake_at_commit(MyDatabaseId);
 	PG_RETURN_VOID();
 }
 
@@ -167,6 +172,7 @@ accessreq_rename_server(PG_FUNCTION_ARGS)
 		(void) write_about(psprintf("UPDATE accessreq.%s SET server = $2 WHERE server = $1",
 									extension_tables[i]), from, to);
 	SPI_finish();
+	workers_wake_at_commit(MyDatabaseId);
 	PG_RETURN_VOID();
 }
 

@@ -143,8 +143,11 @@ now_us(void)
 }
 
 LimiterKey
-limiter_key(const char *endpoint, const char *who, const char *api)
+limiter_key(const Tenant *tenant)
 {
+	const char *endpoint = tenant->endpoint;
+	const char *who = tenant->client_id ? tenant->client_id : tenant->secret;
+	const char *api = tenant_api_names[tenant->api];
 	LimiterKey	key;
 	uint64		seed;
 

@@ -11,6 +11,7 @@
 
 #include "postgres.h"
 #include "storage/lwlock.h"
+#include "tenant.h"
 
 /* What shares a budget: a client of an endpoint and an API version, hashed. */
 typedef struct LimiterKey
@@ -20,10 +21,11 @@ typedef struct LimiterKey
 } LimiterKey;
 
 /*
- * "who" is a client id, or a static token: of that only a hash with a key that
- * lives as long as the server process reaches shared memory.
+ * A tenant's client is known by its id, or by its static token: of that only a
+ * hash with a key that lives as long as the server process reaches shared
+ * memory.
  */
-extern LimiterKey limiter_key(const char *endpoint, const char *who, const char *api);
+extern LimiterKey limiter_key(const Tenant *tenant);
 
 /*
  * Take one request out of the budget: 0 when it may leave now (and is counted),

@@ -79,6 +79,7 @@ struct LoopRun
 	const Tenant *tenant;
 	CallSet    *calls;
 	JobRun	   *run;
+	int64		patience_us;	/* of its calls */
 	Pull	   *pull;
 	dlist_head	fetches;		/* LoopFetch, under way */
 	dlist_head	pages;			/* LoopPage */
@@ -142,12 +143,13 @@ plan_pull(LoopRun *loop)
 	if (run->kind == PULL_CYCLE)
 		plan_acted(loop, &plan);
 	loop->pull = pull_create(&plan);
+	run->before = pull_progress(loop->pull).seen;
 	if (run->kind == PULL_SCAN && run->is_owner && !pull_was_resumed(loop->pull))
 		stored_forget_candidates(run->server);
 }
 
 LoopRun *
-loop_open(const Tenant *tenant, CallSet *calls, JobRun *run)
+loop_open(const Tenant *tenant, CallSet *calls, JobRun *run, int64 patience_us)
 {
 	MemoryContext cxt = AllocSetContextCreate(CurrentMemoryContext, "accessreq pull",
 											  ALLOCSET_DEFAULT_SIZES);
@@ -158,6 +160,7 @@ loop_open(const Tenant *tenant, CallSet *calls, JobRun *run)
 	loop->tenant = tenant;
 	loop->calls = calls;
 	loop->run = run;
+	loop->patience_us = patience_us;
 	loop->returned = idset_create(cxt, API_MAX_PAGE);
 	dlist_init(&loop->fetches);
 	dlist_init(&loop->pages);
@@ -189,6 +192,12 @@ PullProgress
 loop_progress(const LoopRun *loop)
 {
 	return pull_progress(loop->pull);
+}
+
+const char *
+loop_error(const LoopRun *loop)
+{
+	return loop->error;
 }
 
 void
@@ -277,6 +286,7 @@ start_fetch(LoopRun *loop, const PullFetch *fetch)
 	query.request_state = fetch->executing ? "EXECUTING" : NULL;
 	api_status(&spec, loop->tenant, &query);
 	spec.patient = true;
+	spec.patience_us = loop->patience_us;
 	spec.counts = &loop->run->calls;
 	spec.tag = tag;
 	tag->call = call_start(loop->calls, &spec);
@@ -514,7 +524,7 @@ hand_in(LoopRun *loop, LoopPage *page, const LoopFetch *fetch)
 	return false;
 }
 
-void
+LoopRun *
 loop_take(Call *call)
 {
 	LoopFetch  *fetch = call_tag(call);
@@ -544,6 +554,7 @@ loop_take(Call *call)
 		MemoryContextDelete(cxt);
 	}
 	pfree(fetch);
+	return loop;
 }
 
 /* ------------------------------------------------------------------- storing */
@@ -652,6 +663,7 @@ write_page(LoopRun *loop, LoopPage *page, StoreCounts *counts)
 		keep_returned(loop, page);
 	add_up(&run->counts, counts);
 	run->pages += page->nitems > 0;
+	run->total = pull_progress(loop->pull).total;
 	if (is_mostly_bad(loop, counts))
 		return;
 	if (page->ends)

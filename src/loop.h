@@ -30,15 +30,16 @@ typedef enum LoopEnd
 
 /*
  * Open it in a child of the current context; the tenant, the calls and the run
- * must live as long.
+ * must live as long.  "patience_us" as in CallSpec.
  */
-extern LoopRun *loop_open(const Tenant *tenant, CallSet *calls, JobRun *run);
+extern LoopRun *loop_open(const Tenant *tenant, CallSet *calls, JobRun *run,
+						  int64 patience_us);
 extern void loop_close(LoopRun *loop);
 
 extern void loop_fetch(LoopRun *loop);
 
-/* Hand in a call that has ended; its LoopRun is found by its tag. */
-extern void loop_take(Call *call);
+/* Hand in a call that has ended; its LoopRun is found by its tag, and returned. */
+extern LoopRun *loop_take(Call *call);
 
 /*
  * Store the first page that waits, in a subtransaction.  NULL, or the error,
@@ -53,7 +54,8 @@ extern void loop_fail(LoopRun *loop, const char *error);
 extern LoopEnd loop_end(const LoopRun *loop);
 extern void loop_finish(LoopRun *loop);
 
-/* Raise what ended one that failed. */
+/* What ended one that failed; and raise it. */
+extern const char *loop_error(const LoopRun *loop);
 extern void loop_raise(const LoopRun *loop) pg_attribute_noreturn();
 
 extern PullProgress loop_progress(const LoopRun *loop);

@@ -87,6 +87,15 @@ store_lock_page(Oid serverid)
 	(void) LockAcquire(&tag, ExclusiveLock, false, false);
 }
 
+void
+store_lock_server(Oid serverid)
+{
+	LOCKTAG		tag = server_lock(serverid, STORE_LOCK_PULL);
+
+	(void) LockAcquire(&tag, ExclusiveLock, false, false);
+	store_lock_page(serverid);
+}
+
 /*
  * Everything below relies on nobody else writing this server's rows, so this
  * is checked in production too: a top-level abort takes session locks away

@@ -273,8 +273,8 @@ clear_up(const Session *session, const JobRun *run)
 static void
 pull(Session *session, PullKind kind, bool fresh)
 {
-	JobRun	   *run = job_begin(session->tenant, kind, fresh);
-	LoopRun    *loop = loop_open(session->tenant, session->calls, run);
+	JobRun	   *run = job_begin(session->tenant, kind, fresh, 0);
+	LoopRun    *loop = loop_open(session->tenant, session->calls, run, 0);
 	SyncNotice	notice;
 
 	SPI_commit();
@@ -288,7 +288,7 @@ pull(Session *session, PullKind kind, bool fresh)
 		SPI_commit();
 		if (loop_end(loop) != LOOP_GOES_ON)
 			break;
-		loop_take(call_wait(session->calls));
+		(void) loop_take(call_wait(session->calls));
 		CHECK_FOR_INTERRUPTS();
 		/* the next page is on its way while this one is stored */
 		if (loop_end(loop) == LOOP_GOES_ON)
@@ -313,7 +313,8 @@ fetch_token(Session *session)
 
 	if (error == NULL)
 		return;
-	job_fail_early(session->tenant, error->message);
+	job_fail_early(session->tenant->server, GetUserNameFromId(session->tenant->userid, false),
+				   error->message, 0);
 	SPI_commit();
 	api_error_raise(error);
 }

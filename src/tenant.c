@@ -683,14 +683,21 @@ read_mapping_options(Tenant *t, UserMapping *mapping)
 				 errhint("Set client_id and client_secret with ALTER USER MAPPING.")));
 }
 
+/* Has the role a mapping, or PUBLIC? */
+static bool
+has_mapping(Oid serverid, Oid userid)
+{
+	return SearchSysCacheExists2(USERMAPPINGUSERSERVER, ObjectIdGetDatum(userid),
+								 ObjectIdGetDatum(serverid)) ||
+		SearchSysCacheExists2(USERMAPPINGUSERSERVER, ObjectIdGetDatum(InvalidOid),
+							  ObjectIdGetDatum(serverid));
+}
+
 /* GetUserMapping() says the same, but not what to do. */
 void
 tenant_check_mapping(Oid serverid, Oid userid)
 {
-	if (!SearchSysCacheExists2(USERMAPPINGUSERSERVER, ObjectIdGetDatum(userid),
-							   ObjectIdGetDatum(serverid)) &&
-		!SearchSysCacheExists2(USERMAPPINGUSERSERVER, ObjectIdGetDatum(InvalidOid),
-							   ObjectIdGetDatum(serverid)))
+	if (!has_mapping(serverid, userid))
 		ereport(ERROR,
 				(errcode(ERRCODE_UNDEFINED_OBJECT),
 				 errmsg("there is no user mapping for role \"%s\" on server \"%s\"",
@@ -783,23 +790,42 @@ check_host(const char *text)
 	report_host(url.host, ERROR);
 }
 
-const Tenant *
-tenant_open(Oid serverid, Oid userid, MemoryContext cxt)
+/* The entry stays as it is until "cxt" is reset. */
+static const Tenant *
+hold(Oid serverid, Oid userid, MemoryContext cxt)
 {
-	CachedTenant *entry;
-	MemoryContextCallback *callback;
+	MemoryContextCallback *callback = MemoryContextAlloc(cxt, sizeof(MemoryContextCallback));
+	CachedTenant *entry = lookup(serverid, userid);
 
-	check_enabled();
-	tenant_check_usage(serverid, userid);
-	callback = MemoryContextAlloc(cxt, sizeof(MemoryContextCallback));
-	entry = lookup(serverid, userid);
 	entry->holders++;
 	callback->func = release_holder;
 	callback->arg = entry;
 	MemoryContextRegisterResetCallback(cxt, callback);
-	check_host(entry->tenant.base_url);
-	check_host(entry->tenant.token_url);
 	return &entry->tenant;
+}
+
+const Tenant *
+tenant_open(Oid serverid, Oid userid, MemoryContext cxt)
+{
+	const Tenant *tenant;
+
+	check_enabled();
+	tenant_check_usage(serverid, userid);
+	tenant = hold(serverid, userid, cxt);
+	check_host(tenant->base_url);
+	check_host(tenant->token_url);
+	return tenant;
+}
+
+const Tenant *
+tenant_peek(const char *server, Oid userid, MemoryContext cxt)
+{
+	Oid			serverid = get_foreign_server_oid(server, true);
+
+	if (!OidIsValid(serverid) || GetForeignServer(serverid)->fdwid != wrapper_oid() ||
+		!has_mapping(serverid, userid))
+		return NULL;
+	return hold(serverid, userid, cxt);
 }
 
 int

@@ -80,6 +80,12 @@ extern void tenant_check_mapping(Oid serverid, Oid userid);
 extern const Tenant *tenant_open(Oid serverid, Oid userid, MemoryContext cxt);
 
 /*
+ * The same for one who only wants to know what it is: nothing is checked, and
+ * NULL where there is no such server of this wrapper, or no mapping.
+ */
+extern const Tenant *tenant_peek(const char *server, Oid userid, MemoryContext cxt);
+
+/*
  * The secret of a client, read from the file where the mapping names one;
  * palloc'd, to be zeroed by the caller.  Raises for a file that cannot be
  * read or that others may read.

@@ -131,6 +131,7 @@ static void
 enter(WriterState *state, Oid owner)
 {
 	state->read_only = XactReadOnly;
+	state->cxt = CurrentMemoryContext;
 	GetUserIdAndSecContext(&state->userid, &state->sec_context);
 	SetUserIdAndSecContext(owner,
 						   state->sec_context |
@@ -152,6 +153,15 @@ writer_enter(WriterState *state)
 	enter(state, owner);
 }
 
+void
+writer_enter_for(WriterState *state, const char *table)
+{
+	Oid			owner = writer_tables_owner();
+
+	guard_check_table(table, owner);
+	enter(state, owner);
+}
+
 /* What the executor makes of a transaction that was begun READ ONLY. */
 void
 writer_enter_to_read(WriterState *state)
@@ -166,4 +176,5 @@ writer_leave(const WriterState *state)
 	AtEOXact_GUC(false, state->guc_level);
 	XactReadOnly = state->read_only;
 	SetUserIdAndSecContext(state->userid, state->sec_context);
+	MemoryContextSwitchTo(state->cxt);
 }

@@ -21,6 +21,7 @@ typedef struct WriterState
 	int			sec_context;
 	int			guc_level;
 	bool		read_only;
+	MemoryContext cxt;
 } WriterState;
 
 /* The owner of the synced tables. */
@@ -43,9 +44,16 @@ extern Oid	writer_table(const char *name);
  * writer_enter() raises 42501 where one of the tables has a trigger that must
  * not run as their owner, and locks them all as a write does.
  * writer_enter_to_read() does neither, and so also works on a standby; there
- * every write raises 25006.
+ * every write raises 25006.  writer_leave() also returns to the memory context
+ * of the entry: SPI leaves its own as the current one, which ends with it.
  */
 extern void writer_enter(WriterState *state);
+
+/*
+ * To write one table alone, whose triggers alone are looked at: so that what is
+ * wrong with another can be noted.
+ */
+extern void writer_enter_for(WriterState *state, const char *table);
 extern void writer_enter_to_read(WriterState *state);
 extern void writer_leave(const WriterState *state);
 

@@ -2,7 +2,7 @@
 #
 # compare.pl: does what a pull stored equal what the tenant has?
 #
-# Reads the sandbox's dump and the synced tables, decodes each item of the dump
+# Reads the sandbox's dump and the synced tables (what is marked missing apart), decodes each item of the dump
 # by the rules that src/item.h and its notes state, and compares value by value.
 # It shares no code with the extension: it exists to find what that gets wrong.
 #
@@ -395,7 +395,10 @@ sub read_table
 	local $ENV{PGCLIENTENCODING} = 'UTF8';
 	open my $psql, '-|:encoding(UTF-8)', 'psql', '-XqAt', '-v', 'ON_ERROR_STOP=1', '-d', $conninfo,
 	  '-c', 'SET standard_conforming_strings = on', '-c',
-	  "COPY (SELECT $list FROM accessreq.$table WHERE server = '$literal' ORDER BY $order) TO STDOUT"
+	  "COPY (SELECT $list FROM accessreq.$table t WHERE server = '$literal' AND NOT EXISTS"
+	  . " (SELECT FROM accessreq.request_status m WHERE m.server = t.server AND"
+	  . " m.account_activity_item_id = t.account_activity_item_id AND m.missing_since IS NOT NULL)"
+	  . " ORDER BY $order) TO STDOUT"
 	  or die "could not run psql: $!\n";
 	while (my $line = <$psql>)
 	{

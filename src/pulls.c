@@ -1,0 +1,924 @@
+/*-------------------------------------------------------------------------
+ *
+ * pulls.c
+ *	  The pulls of a database's jobs, side by side in its worker.
+ *
+ * Each enabled job is looked at when its time comes: its owner's rights, the
+ * pull's lock, a token; then a cycle, or a full scan where one is due.  A scan
+ * may take long, so cycles go on beside it and the tables stay fresh.
+ *
+ * One process carries them all: what a job has to wait for, be it its tenant,
+ * the budget or a lock, is waited for together, and nothing of the database is
+ * held meanwhile but the locks of the pulls.  Whatever goes wrong is one job's
+ * misfortune, noted on its row; the others go on.
+ *
+ *-------------------------------------------------------------------------
+ */
+#include "postgres.h"
+
+#include "access/xact.h"
+#include "accessreq.h"
+#include "compat.h"
+#include "job.h"
+#include "lib/ilist.h"
+#include "loop.h"
+#include "miscadmin.h"
+#include "pulls.h"
+#include "storage/latch.h"
+#include "stored.h"
+#include "token.h"
+#include "unit.h"
+#include "utils/memutils.h"
+#include "utils/timestamp.h"
+
+/*
+ * A Retry-After longer than this ends the run: it is noted on the job, and so
+ * obeyed after a restart too.
+ */
+#define PATIENCE_US (30 * USECS_PER_SEC)
+
+/* A lock that another holds is asked for again after this, doubled each time. */
+#define FIRST_LOCK_PAUSE_US (250 * INT64CONST(1000))
+#define LAST_LOCK_PAUSE_US (8 * USECS_PER_SEC)
+
+/* After an error that could not even be noted. */
+#define TROUBLE_PAUSE_US USECS_PER_SEC
+
+/*
+ * While there is work the jobs are looked at so often: a latch that wakes us
+ * can be lost in the wait for a lock.
+ */
+#define LOOK_INTERVAL_US USECS_PER_SEC
+
+/* What is too old is looked for so often, and deleted so many rows at a time. */
+#define EXPIRE_INTERVAL_US USECS_PER_HOUR
+#define EXPIRE_ROWS 1000
+
+/* A run under way. */
+typedef struct PullRun
+{
+	MemoryContext cxt;
+	JobRun	   *run;
+	LoopRun    *loop;			/* NULL: none is under way */
+	bool		ask;			/* may it want another page? */
+	int			put_back;		/* how often the first page was, in a row */
+	TimestampTz store_after;
+} PullRun;
+
+/* A job, and its server while it is pulled. */
+typedef struct PulledJob
+{
+	dlist_node	node;
+	MemoryContext cxt;
+	Pulls	   *pulls;
+	Job			job;			/* as it was last read */
+	bool		listed;			/* is it to be pulled at all? */
+	bool		has_run;		/* in this process */
+	TimestampTz not_before;		/* for this process' own reasons */
+	TimestampTz expired_at;
+
+	/* of one pull */
+	MemoryContext pull_cxt;		/* NULL: none is under way */
+	const Tenant *tenant;
+	bool		locked;
+	Call	   *token;			/* on its way */
+	bool		token_came;
+	bool		is_fit;			/* has the token, so that runs can begin */
+	TimestampTz keep_since;		/* what is older is being deleted; DT_NOBEGIN */
+	PullRun		cycle;
+	PullRun		scan;
+} PulledJob;
+
+struct Pulls
+{
+	MemoryContext cxt;
+	MemoryContext turn;			/* reset with each turn */
+	CallSet    *calls;			/* NULL until there is a job */
+	dlist_head	jobs;
+	bool		look;
+	bool		worked;			/* since the jobs were looked at */
+	TimestampTz looked_at;
+	TimestampTz expired_at;		/* ended runs were looked at */
+	bool		expiring;
+};
+
+/* ------------------------------------------------------------------- lifetime */
+
+Pulls *
+pulls_open(void)
+{
+	MemoryContext cxt = AllocSetContextCreate(TopMemoryContext, "accessreq pulls",
+											  ALLOCSET_DEFAULT_SIZES);
+	Pulls	   *pulls = MemoryContextAllocZero(cxt, sizeof(Pulls));
+
+	pulls->cxt = cxt;
+	pulls->turn = AllocSetContextCreate(cxt, "accessreq turn", ALLOCSET_DEFAULT_SIZES);
+	pulls->look = true;
+	dlist_init(&pulls->jobs);
+	return pulls;
+}
+
+void
+pulls_look(Pulls *pulls)
+{
+	pulls->look = true;
+}
+
+bool
+pulls_sleep(Pulls *pulls, long timeout_ms)
+{
+	int			events;
+
+	if (pulls->calls != NULL)
+		return call_sleep(pulls->calls, timeout_ms);
+	events = WaitLatch(MyLatch, WL_LATCH_SET | WL_TIMEOUT | WL_EXIT_ON_PM_DEATH,
+					   timeout_ms, compat_wait_event(WAIT_WORKER));
+	ResetLatch(MyLatch);
+	return (events & WL_LATCH_SET) != 0;
+}
+
+static void
+close_run(PullRun *r)
+{
+	if (r->loop == NULL)
+		return;
+	loop_close(r->loop);
+	MemoryContextDelete(r->cxt);
+	memset(r, 0, sizeof(PullRun));
+}
+
+/* Let go of what a pull has, without a word to the database but the lock's. */
+static void
+release(PulledJob *j)
+{
+	close_run(&j->cycle);
+	close_run(&j->scan);
+	if (j->token != NULL)
+		call_free(j->token);
+	if (j->locked)
+		store_unlock_pull(j->tenant->serverid);
+	if (j->pull_cxt != NULL)
+		MemoryContextDelete(j->pull_cxt);
+	j->pull_cxt = NULL;
+	j->tenant = NULL;
+	j->token = NULL;
+	j->token_came = j->is_fit = j->locked = false;
+}
+
+static bool
+is_under_way(const PulledJob *j)
+{
+	return j->pull_cxt != NULL;
+}
+
+static void
+pause_job(PulledJob *j, int64 us)
+{
+	j->not_before = GetCurrentTimestamp() + us;
+}
+
+/* ------------------------------------------------------------------- its units */
+
+/* Run a unit for a job. */
+static ErrorData *
+run_unit(PulledJob *j, UnitWork work, void *arg)
+{
+	j->pulls->worked = true;
+	return unit_run(work, arg);
+}
+
+typedef struct Failure
+{
+	PulledJob  *j;
+	const char *message;
+	int64		retry_us;
+} Failure;
+
+static void
+note_failure(void *arg)
+{
+	Failure    *f = arg;
+
+	job_fail_early(f->j->job.server, f->j->job.owner_name, f->message, f->retry_us);
+}
+
+static void
+log_failure(const PulledJob *j, const char *what, const char *message)
+{
+	ereport(LOG,
+			(errcode(ERRCODE_FDW_ERROR),
+			 errmsg("%s of server \"%s\" failed: %s", what, j->job.server, message)));
+}
+
+/* What kept a job from being pulled, noted on its row. */
+static void
+fail_job(PulledJob *j, const char *message, int64 retry_us)
+{
+	Failure		f = {j, message, retry_us};
+
+	log_failure(j, "pull", message);
+	if (unit_lost_locks())
+		j->locked = false;
+	release(j);
+	j->pulls->look = true;
+	if (run_unit(j, note_failure, &f) != NULL)
+		pause_job(j, TROUBLE_PAUSE_US);
+}
+
+/* Errors that pass by themselves, and say nothing about what was to be written. */
+static bool
+is_passing(const ErrorData *error)
+{
+	switch (error->sqlerrcode)
+	{
+		case ERRCODE_LOCK_NOT_AVAILABLE:
+		case ERRCODE_T_R_DEADLOCK_DETECTED:
+		case ERRCODE_T_R_SERIALIZATION_FAILURE:
+		case ERRCODE_QUERY_CANCELED:
+			return true;
+		default:
+			return false;
+	}
+}
+
+/* -------------------------------------------------------------- the jobs there are */
+
+static PulledJob *
+find_job(Pulls *pulls, const char *server)
+{
+	dlist_iter	iter;
+
+	dlist_foreach(iter, &pulls->jobs)
+	{
+		PulledJob  *j = dlist_container(PulledJob, node, iter.cur);
+
+		if (strcmp(j->job.server, server) == 0)
+			return j;
+	}
+	return NULL;
+}
+
+/* A job that is new here, or was another owner's, begins anew. */
+static void
+take_job(Pulls *pulls, const Job *job)
+{
+	PulledJob  *j = find_job(pulls, job->server);
+	char	   *server,
+			   *owner_name;
+
+	if (j == NULL)
+	{
+		MemoryContext cxt = AllocSetContextCreate(pulls->cxt, "accessreq job",
+												  ALLOCSET_SMALL_SIZES);
+
+		j = MemoryContextAllocZero(cxt, sizeof(PulledJob));
+		j->cxt = cxt;
+		j->pulls = pulls;
+		j->keep_since = DT_NOBEGIN;
+		j->job.server = MemoryContextStrdup(cxt, job->server);
+		j->job.owner_name = MemoryContextStrdup(cxt, job->owner_name);
+		j->job.owner = job->owner;
+		dlist_push_tail(&pulls->jobs, &j->node);
+	}
+	if (j->job.owner != job->owner || strcmp(j->job.owner_name, job->owner_name) != 0)
+		return;					/* the old one is let go first */
+	server = j->job.server;
+	owner_name = j->job.owner_name;
+	j->job = *job;
+	j->job.server = server;
+	j->job.owner_name = owner_name;
+	j->listed = true;
+}
+
+static void
+read_jobs(void *arg)
+{
+	Pulls	   *pulls = arg;
+	List	   *jobs = job_list();
+	ListCell   *cell;
+	dlist_iter	iter;
+
+	dlist_foreach(iter, &pulls->jobs)
+		dlist_container(PulledJob, node, iter.cur)->listed = false;
+	foreach(cell, jobs)
+		take_job(pulls, lfirst(cell));
+	if (jobs != NIL && pulls->calls == NULL)
+		pulls->calls = call_open(pulls->cxt);
+}
+
+static void
+break_off(void *arg)
+{
+	PulledJob  *j = arg;
+
+	if (j->cycle.loop != NULL)
+		job_break_off(j->cycle.run, "stopped");
+	if (j->scan.loop != NULL)
+		job_break_off(j->scan.run, "stopped");
+}
+
+/* Jobs that are stopped, dropped, renamed or another's are let go. */
+static void
+drop_unlisted(Pulls *pulls)
+{
+	dlist_mutable_iter iter;
+
+	dlist_foreach_modify(iter, &pulls->jobs)
+	{
+		PulledJob  *j = dlist_container(PulledJob, node, iter.cur);
+
+		if (j->listed)
+			continue;
+		if (is_under_way(j))
+			(void) run_unit(j, break_off, j);
+		release(j);
+		dlist_delete(&j->node);
+		MemoryContextDelete(j->cxt);
+		/* it may be there again as another's */
+		pulls->look = true;
+	}
+}
+
+static void
+look_at_jobs(Pulls *pulls)
+{
+	ErrorData  *error;
+
+	pulls->look = false;
+	pulls->worked = false;
+	pulls->looked_at = GetCurrentTimestamp();
+	error = unit_run(read_jobs, pulls);
+	if (unit_ground() != UNIT_OK)
+		return;
+	if (error != NULL)
+	{
+		ereport(LOG,
+				(errcode(error->sqlerrcode),
+				 errmsg("could not read the jobs of this database: %s", error->message)));
+		pulls->worked = true;	/* look again in a second */
+		return;
+	}
+	drop_unlisted(pulls);
+}
+
+/* -------------------------------------------------------------- a pull begins */
+
+/*
+ * The owner's rights, the server, the mapping, the pull's lock: everything that
+ * may have changed since the last time.  Raises what the owner's own CALL sync
+ * would.
+ */
+static void
+begin_pull(void *arg)
+{
+	PulledJob  *j = arg;
+	Pulls	   *pulls = j->pulls;
+	CallSpec	spec = {0};
+	Oid			serverid;
+
+	if (!j->job.may)
+		ereport(ERROR,
+				(errcode(ERRCODE_INSUFFICIENT_PRIVILEGE),
+				 errmsg("role \"%s\" has no EXECUTE on accessreq.start_sync() any more",
+						j->job.owner_name)));
+	serverid = tenant_resolve(j->job.server, j->job.owner);
+	j->pull_cxt = AllocSetContextCreate(pulls->cxt, "accessreq pulled server",
+										ALLOCSET_SMALL_SIZES);
+	j->tenant = tenant_open(serverid, j->job.owner, j->pull_cxt);
+	j->locked = store_lock_pull(serverid, false);
+	if (!j->locked)
+		return;
+	spec.tenant = j->tenant;
+	spec.patient = true;
+	spec.patience_us = PATIENCE_US;
+	j->token = call_start_token(pulls->calls, &spec);
+}
+
+static void
+start_run(PulledJob *j, PullRun *r, PullKind kind, const PullRun *beside)
+{
+	MemoryContext old;
+
+	r->cxt = AllocSetContextCreate(j->pull_cxt, "accessreq run", ALLOCSET_SMALL_SIZES);
+	old = MemoryContextSwitchTo(r->cxt);
+	r->run = job_begin(j->tenant, kind, false, beside->loop ? beside->run->run_id : 0);
+	if (!j->has_run)
+		job_count_ahead(r->run);
+	j->has_run = true;
+	r->loop = loop_open(j->tenant, j->pulls->calls, r->run, PATIENCE_US);
+	r->ask = true;
+	MemoryContextSwitchTo(old);
+	ereport(kind == PULL_SCAN ? LOG : DEBUG1,
+			(errcode(ERRCODE_SUCCESSFUL_COMPLETION),
+			 errmsg("%s of server \"%s\" started",
+					kind == PULL_SCAN ? "full scan" : "cycle", j->job.server)));
+}
+
+/* A cycle goes on from what a scan has found. */
+static bool
+wants_cycle(const PulledJob *j)
+{
+	return j->cycle.loop == NULL && !j->job.first &&
+		j->job.next_attempt_at <= GetCurrentTimestamp();
+}
+
+static bool
+wants_scan(const PulledJob *j)
+{
+	TimestampTz now = GetCurrentTimestamp();
+
+	return j->scan.loop == NULL && j->job.scan_at <= now && j->job.next_attempt_at <= now;
+}
+
+/* There is a token: it may be another tenant's. */
+static void
+claim(void *arg)
+{
+	PulledJob  *j = arg;
+
+	j->is_fit = job_claim(j->tenant, token_tenant(j->tenant)).is_owner;
+}
+
+/*
+ * What is due now.  Rights are looked at again: a scan may have gone on for
+ * hours since the pull began.
+ */
+static void
+start_what_is_due(void *arg)
+{
+	PulledJob  *j = arg;
+
+	tenant_check_usage(j->tenant->serverid, j->job.owner);
+	tenant_check_mapping(j->tenant->serverid, j->job.owner);
+	if (wants_cycle(j))
+		start_run(j, &j->cycle, PULL_CYCLE, &j->scan);
+	if (wants_scan(j))
+		start_run(j, &j->scan, PULL_SCAN, &j->cycle);
+}
+
+static void
+begin(PulledJob *j)
+{
+	ErrorData  *error = run_unit(j, begin_pull, j);
+
+	if (error != NULL)
+		fail_job(j, error->message, 0);
+	else if (is_under_way(j) && !j->locked)
+	{
+		/* a session pulls it now: that is as good */
+		release(j);
+		pause_job(j, USECS_PER_SEC);
+		j->pulls->look = true;
+	}
+}
+
+static void
+take_token(PulledJob *j)
+{
+	const ApiError *failed = call_error(j->token);
+	ErrorData  *error;
+
+	j->token_came = false;
+	if (failed != NULL)
+	{
+		fail_job(j, pstrdup(failed->message), call_limited_us(j->token));
+		return;
+	}
+	call_free(j->token);
+	j->token = NULL;
+	error = run_unit(j, claim, j);
+	if (error != NULL)
+		fail_job(j, error->message, 0);
+	else if (!j->is_fit)
+	{
+		release(j);
+		j->pulls->look = true;
+	}
+}
+
+static void
+start_runs(PulledJob *j)
+{
+	bool		had_cycle = j->cycle.loop != NULL;
+	bool		had_scan = j->scan.loop != NULL;
+	ErrorData  *error = run_unit(j, start_what_is_due, j);
+
+	if (error == NULL)
+		return;
+	/* what was begun in a transaction that is undone has no row */
+	if (!had_cycle)
+		close_run(&j->cycle);
+	if (!had_scan)
+		close_run(&j->scan);
+	fail_job(j, error->message, 0);
+}
+
+/* ------------------------------------------------------------------- a run goes on */
+
+static void
+ask_for_pages(void *arg)
+{
+	loop_fetch(((PullRun *) arg)->loop);
+}
+
+typedef struct Storing
+{
+	PullRun    *r;
+	ErrorData  *error;
+	MemoryContext cxt;
+} Storing;
+
+static void
+store_a_page(void *arg)
+{
+	Storing    *s = arg;
+	MemoryContext old = MemoryContextSwitchTo(s->cxt);
+
+	s->error = loop_store(s->r->loop);
+	MemoryContextSwitchTo(old);
+}
+
+static void
+put_back(PullRun *r)
+{
+	int64		pause = Min(FIRST_LOCK_PAUSE_US << Min(r->put_back, 10), LAST_LOCK_PAUSE_US);
+
+	r->put_back++;
+	r->store_after = GetCurrentTimestamp() + pause;
+}
+
+static void
+store_page_of(PulledJob *j, PullRun *r)
+{
+	Storing		s = {r, NULL, CurrentMemoryContext};
+	ErrorData  *error = run_unit(j, store_a_page, &s);
+
+	if (unit_ground() != UNIT_OK)
+		return;
+	if (error == NULL && s.error == NULL)
+	{
+		r->put_back = 0;
+		r->ask = true;
+		return;
+	}
+	/* at its commit: the loop believes it stored, so it is of no use any more */
+	if (error != NULL)
+		fail_job(j, error->message, 0);
+	else if (is_passing(s.error))
+		put_back(r);
+	else
+		loop_fail(r->loop, s.error->message);
+}
+
+static void
+finish_run(void *arg)
+{
+	loop_finish(((PullRun *) arg)->loop);
+}
+
+static void
+log_end(const PulledJob *j, const PullRun *r)
+{
+	const JobRun *run = r->run;
+	bool		scan = run->kind == PULL_SCAN;
+	bool		quiet = !scan && run->counts.added + run->counts.changed == 0;
+
+	if (loop_end(r->loop) == LOOP_FAILED)
+		log_failure(j, scan ? "full scan" : "cycle", loop_error(r->loop));
+	else
+		ereport(quiet ? DEBUG1 : LOG,
+				(errcode(ERRCODE_SUCCESSFUL_COMPLETION),
+				 errmsg("%s of server \"%s\" finished: " INT64_FORMAT " rows, " INT64_FORMAT " new, "
+						INT64_FORMAT " changed, " INT64_FORMAT " missing, " INT64_FORMAT " requests",
+						scan ? "full scan" : "cycle", j->job.server, run->counts.seen,
+						run->counts.added, run->counts.changed, run->missing, run->calls.requests)));
+}
+
+static void
+end_run(PulledJob *j, PullRun *r)
+{
+	ErrorData  *error = run_unit(j, finish_run, r);
+	TimestampTz now = GetCurrentTimestamp();
+
+	if (unit_ground() != UNIT_OK)
+		return;
+	if (error != NULL && is_passing(error) && !unit_lost_locks())
+	{
+		put_back(r);
+		return;
+	}
+	if (error != NULL)
+	{
+		fail_job(j, error->message, 0);
+		return;
+	}
+	j->pulls->look = true;
+	log_end(j, r);
+	if (loop_end(r->loop) == LOOP_SUCCEEDED && r->run->keep_since != DT_NOBEGIN &&
+		now - j->expired_at > EXPIRE_INTERVAL_US)
+		j->keep_since = r->run->keep_since;
+	if (now - j->pulls->expired_at > EXPIRE_INTERVAL_US)
+		j->pulls->expiring = true;
+	close_run(r);
+}
+
+/* One step of a run: ask, store a page, or end. */
+static void
+step(PulledJob *j, PullRun *r)
+{
+	bool		may_store = r->store_after <= GetCurrentTimestamp();
+
+	if (r->ask && loop_end(r->loop) == LOOP_GOES_ON)
+	{
+		ErrorData  *error;
+
+		r->ask = false;
+		error = run_unit(j, ask_for_pages, r);
+		if (error != NULL)
+			loop_fail(r->loop, error->message);
+		if (unit_ground() != UNIT_OK)
+			return;
+	}
+	if (loop_end(r->loop) != LOOP_FAILED && loop_has_page(r->loop))
+	{
+		if (may_store)
+			store_page_of(j, r);
+	}
+	else if (loop_end(r->loop) != LOOP_GOES_ON && may_store)
+		end_run(j, r);
+}
+
+/* ------------------------------------------------------------ what is too old */
+
+static void
+expire_rows(void *arg)
+{
+	PulledJob  *j = arg;
+
+	store_lock_page(j->tenant->serverid);
+	if (stored_expire(j->job.server, j->keep_since, EXPIRE_ROWS) < EXPIRE_ROWS)
+	{
+		j->keep_since = DT_NOBEGIN;
+		j->expired_at = GetCurrentTimestamp();
+	}
+}
+
+static void
+expire_runs(void *arg)
+{
+	Pulls	   *pulls = arg;
+
+	if (job_expire_runs(EXPIRE_ROWS) < EXPIRE_ROWS)
+		pulls->expiring = false;
+}
+
+/* A batch; after an error not before the next hour. */
+static void
+expire_some(PulledJob *j)
+{
+	if (run_unit(j, expire_rows, j) == NULL)
+		return;
+	j->keep_since = DT_NOBEGIN;
+	j->expired_at = GetCurrentTimestamp();
+}
+
+static void
+expire_some_runs(Pulls *pulls)
+{
+	pulls->expired_at = GetCurrentTimestamp();
+	if (unit_run(expire_runs, pulls) != NULL)
+		pulls->expiring = false;
+}
+
+/* ---------------------------------------------------------------------- a turn */
+
+static void
+turn_job(PulledJob *j)
+{
+	TimestampTz now = GetCurrentTimestamp();
+
+	if (!is_under_way(j) && j->not_before <= now && (wants_cycle(j) || wants_scan(j)))
+		begin(j);
+	if (j->token_came)
+		take_token(j);
+	if (j->is_fit && (wants_cycle(j) || wants_scan(j)) && !j->pulls->look)
+		start_runs(j);
+	if (j->cycle.loop != NULL)
+		step(j, &j->cycle);
+	if (j->scan.loop != NULL)
+		step(j, &j->scan);
+	if (j->is_fit && j->keep_since != DT_NOBEGIN)
+		expire_some(j);
+	else if (j->is_fit && j->cycle.loop == NULL && j->scan.loop == NULL && !j->pulls->look)
+		release(j);
+}
+
+static PulledJob *
+find_by_token(Pulls *pulls, const Call *call)
+{
+	dlist_iter	iter;
+
+	dlist_foreach(iter, &pulls->jobs)
+	{
+		PulledJob  *j = dlist_container(PulledJob, node, iter.cur);
+
+		if (j->token == call)
+			return j;
+	}
+	return NULL;
+}
+
+typedef struct Taking
+{
+	Pulls	   *pulls;
+	long		next_ms;
+	bool		any;
+} Taking;
+
+/* A run that got a page may want another. */
+static void
+let_ask(Pulls *pulls, const LoopRun *loop)
+{
+	dlist_iter	iter;
+
+	dlist_foreach(iter, &pulls->jobs)
+	{
+		PulledJob  *j = dlist_container(PulledJob, node, iter.cur);
+
+		j->cycle.ask = j->cycle.ask || j->cycle.loop == loop;
+		j->scan.ask = j->scan.ask || j->scan.loop == loop;
+	}
+}
+
+/* Take in what has come from the network. */
+static void
+take_calls(void *arg)
+{
+	Taking	   *t = arg;
+	Call	   *call;
+
+	while ((call = call_poll(t->pulls->calls, &t->next_ms)) != NULL)
+	{
+		PulledJob  *j = find_by_token(t->pulls, call);
+
+		t->any = true;
+		if (j != NULL)
+			j->token_came = true;
+		else
+			let_ask(t->pulls, loop_take(call));
+	}
+}
+
+static bool
+waits_for_network(Pulls *pulls)
+{
+	dlist_iter	iter;
+
+	dlist_foreach(iter, &pulls->jobs)
+	{
+		if (is_under_way(dlist_container(PulledJob, node, iter.cur)))
+			return true;
+	}
+	return false;
+}
+
+/* All that is under way is given up; the jobs' next times stand. */
+static void
+give_up(Pulls *pulls)
+{
+	dlist_iter	iter;
+
+	dlist_foreach(iter, &pulls->jobs)
+	{
+		PulledJob  *j = dlist_container(PulledJob, node, iter.cur);
+
+		if (!is_under_way(j))
+			continue;
+		if (unit_lost_locks())
+			j->locked = false;
+		release(j);
+		pause_job(j, TROUBLE_PAUSE_US);
+	}
+	unit_forget_lost_locks();
+	pulls->look = true;
+}
+
+/* The sooner of two waits, -1 being for ever. */
+static long
+sooner(long a, long b)
+{
+	return a < 0 ? b : b < 0 ? a : Min(a, b);
+}
+
+static long
+ms_until(TimestampTz when, TimestampTz now)
+{
+	if (when <= now)
+		return 0;
+	return (long) Min((when - now) / 1000 + 1, INT_MAX);
+}
+
+/* A scan waits for the time of a cycle, unless there are none yet. */
+static TimestampTz
+due_at(const PulledJob *j)
+{
+	return j->job.first ? Max(j->job.next_attempt_at, j->job.scan_at) : j->job.next_attempt_at;
+}
+
+/* When a job wants something, the network apart. */
+static long
+job_waits(const PulledJob *j, TimestampTz now)
+{
+	long		wait = -1;
+
+	if (j->token_came || (j->is_fit && j->keep_since != DT_NOBEGIN))
+		return 0;
+	for (int i = 0; i < 2; i++)
+	{
+		const PullRun *r = i == 0 ? &j->cycle : &j->scan;
+
+		if (r->loop == NULL)
+			continue;
+		if (r->ask && loop_end(r->loop) == LOOP_GOES_ON)
+			return 0;
+		if (loop_has_page(r->loop) || loop_end(r->loop) != LOOP_GOES_ON)
+			wait = sooner(wait, ms_until(r->store_after, now));
+	}
+	/* its next time: while it is being pulled that is a cycle's beside a scan */
+	if (!is_under_way(j))
+		wait = sooner(wait, ms_until(Max(due_at(j), j->not_before), now));
+	else if (j->is_fit && j->cycle.loop == NULL && !j->job.first)
+		wait = sooner(wait, ms_until(j->job.next_attempt_at, now));
+	return wait;
+}
+
+static long
+next_wait(Pulls *pulls)
+{
+	TimestampTz now = GetCurrentTimestamp();
+	long		wait = -1;
+	dlist_iter	iter;
+
+	if (pulls->look || pulls->expiring)
+		return 0;
+	if (pulls->worked)
+		wait = ms_until(pulls->looked_at + LOOK_INTERVAL_US, now);
+	dlist_foreach(iter, &pulls->jobs)
+		wait = sooner(wait, job_waits(dlist_container(PulledJob, node, iter.cur), now));
+	return wait;
+}
+
+/* Poll the network; returns when to poll again. */
+static long
+poll(Pulls *pulls)
+{
+	Taking		t = {pulls, -1, false};
+
+	if (!waits_for_network(pulls))
+		return -1;
+	if (unit_run(take_calls, &t) != NULL)
+	{
+		/* memory, most likely: nobody knows what was taken in */
+		give_up(pulls);
+		return TROUBLE_PAUSE_US / 1000;
+	}
+	return t.any ? 0 : t.next_ms;
+}
+
+static long
+turn(Pulls *pulls)
+{
+	dlist_iter	iter;
+	long		wait;
+
+	if (pulls->look ||
+		(pulls->worked && GetCurrentTimestamp() - pulls->looked_at >= LOOK_INTERVAL_US))
+		look_at_jobs(pulls);
+	dlist_foreach(iter, &pulls->jobs)
+	{
+		if (unit_ground() != UNIT_OK)
+			return 0;
+		turn_job(dlist_container(PulledJob, node, iter.cur));
+		/* a transaction that failed as a whole took the locks of all pulls along */
+		if (unit_lost_locks())
+			give_up(pulls);
+		CHECK_FOR_INTERRUPTS();
+	}
+	if (pulls->expiring)
+		expire_some_runs(pulls);
+	wait = poll(pulls);
+	if (unit_lost_locks())
+		give_up(pulls);
+	return sooner(wait, next_wait(pulls));
+}
+
+long
+pulls_turn(Pulls *pulls)
+{
+	MemoryContext old = MemoryContextSwitchTo(pulls->turn);
+	long		wait = turn(pulls);
+
+	MemoryContextSwitchTo(old);
+	MemoryContextReset(pulls->turn);
+	return wait;
+}

@@ -1,0 +1,182 @@
+/*-------------------------------------------------------------------------
+ *
+ * unit.c
+ *	  A unit of a worker's work: one short transaction.
+ *
+ * The work is done in a subtransaction, because the abort of a whole
+ * transaction would take the session's locks along, that of the worker and
+ * those of the pulls under way.  Where the transaction fails all the same, at
+ * its commit, that is told.
+ *
+ * Each begins by making sure that the extension is still there and the same:
+ * the lock on it holds off DROP EXTENSION until the end of the unit, and not
+ * for longer.
+ *
+ *-------------------------------------------------------------------------
+ */
+#include "postgres.h"
+
+#include "access/genam.h"
+#include "access/htup_details.h"
+#include "access/table.h"
+#include "access/xact.h"
+#include "accessreq.h"
+#include "catalog/pg_extension.h"
+#include "commands/extension.h"
+#include "compat.h"
+#include "dbsetting.h"
+#include "executor/spi.h"
+#include "miscadmin.h"
+#include "storage/lmgr.h"
+#include "unit.h"
+#include "utils/builtins.h"
+#include "utils/fmgroids.h"
+#include "utils/rel.h"
+#include "utils/snapmgr.h"
+#include "workers.h"
+
+static UnitGround ground = UNIT_OK;
+static bool locks_lost = false;
+
+/* What the first unit found. */
+static Oid	known_extension = InvalidOid;
+static bool known_on = true;
+
+UnitGround
+unit_ground(void)
+{
+	return ground;
+}
+
+bool
+unit_lost_locks(void)
+{
+	return locks_lost;
+}
+
+void
+unit_forget_lost_locks(void)
+{
+	locks_lost = false;
+}
+
+static bool
+version_is_ours(Oid extension)
+{
+	Relation	rel = table_open(ExtensionRelationId, AccessShareLock);
+	ScanKeyData key;
+	SysScanDesc scan;
+	HeapTuple	tuple;
+	bool		ours = false;
+
+	ScanKeyInit(&key, Anum_pg_extension_oid, BTEqualStrategyNumber, F_OIDEQ,
+				ObjectIdGetDatum(extension));
+	scan = systable_beginscan(rel, ExtensionOidIndexId, true, NULL, 1, &key);
+	if (HeapTupleIsValid(tuple = systable_getnext(scan)))
+	{
+		bool		isnull;
+		Datum		version = heap_getattr(tuple, Anum_pg_extension_extversion,
+										   RelationGetDescr(rel), &isnull);
+
+		ours = !isnull && strcmp(TextDatumGetCString(version), ACCESSREQ_VERSION) == 0;
+	}
+	systable_endscan(scan);
+	table_close(rel, AccessShareLock);
+	return ours;
+}
+
+static UnitGround
+look_at_ground(void)
+{
+	Oid			extension = get_extension_oid("accessreq", true);
+	bool		on = dbsetting_is_on("accessreq.enabled", true);
+
+	if (!OidIsValid(extension))
+		return UNIT_NO_EXTENSION;
+	LockDatabaseObject(ExtensionRelationId, extension, 0, AccessShareLock);
+	if (get_extension_oid("accessreq", true) != extension)
+		return UNIT_NO_EXTENSION;
+	if (!OidIsValid(known_extension))
+	{
+		known_extension = extension;
+		known_on = on;
+	}
+	if (extension != known_extension)
+		return UNIT_NO_EXTENSION;
+	if (!version_is_ours(extension))
+		return UNIT_UNSUITED;
+	if (on != known_on)
+		return UNIT_SETTINGS_CHANGED;
+	return workers_lock(extension) ? UNIT_OK : UNIT_ANOTHER_WORKER;
+}
+
+/* The error, or NULL; the transaction stands in either case. */
+static ErrorData *
+run_in_subtransaction(UnitWork work, void *arg, MemoryContext cxt)
+{
+	ResourceOwner owner = CurrentResourceOwner;
+	ErrorData  *volatile error = NULL;
+
+	BeginInternalSubTransaction(NULL);
+	PG_TRY();
+	{
+		ground = look_at_ground();
+		if (ground == UNIT_OK)
+			work(arg);
+		ReleaseCurrentSubTransaction();
+	}
+	PG_CATCH();
+	{
+		MemoryContextSwitchTo(cxt);
+		error = CopyErrorData();
+		FlushErrorState();
+		RollbackAndReleaseCurrentSubTransaction();
+	}
+	PG_END_TRY();
+	CurrentResourceOwner = owner;
+	return error;
+}
+
+static ErrorData *
+run_in_transaction(UnitWork work, void *arg, MemoryContext cxt)
+{
+	ErrorData  *error;
+
+	SetCurrentStatementStartTimestamp();
+	StartTransactionCommand();
+	SPI_connect();
+	PushActiveSnapshot(GetTransactionSnapshot());
+	error = run_in_subtransaction(work, arg, cxt);
+	PopActiveSnapshot();
+	SPI_finish();
+	CommitTransactionCommand();
+	return error;
+}
+
+ErrorData *
+unit_run(UnitWork work, void *arg)
+{
+	MemoryContext cxt = CurrentMemoryContext;
+	ErrorData  *volatile error = NULL;
+
+	pgstat_report_activity(STATE_RUNNING, "pulling");
+	PG_TRY();
+	{
+		error = run_in_transaction(work, arg, cxt);
+	}
+	PG_CATCH();
+	{
+		HOLD_INTERRUPTS();
+		MemoryContextSwitchTo(cxt);
+		error = CopyErrorData();
+		FlushErrorState();
+		AbortCurrentTransaction();
+		locks_lost = true;
+		RESUME_INTERRUPTS();
+	}
+	PG_END_TRY();
+	MemoryContextSwitchTo(cxt);
+	(void) pgstat_report_stat(true);
+	pgstat_report_activity(STATE_IDLE, NULL);
+	return error;
+}

@@ -1,0 +1,182 @@
+/*-------------------------------------------------------------------------
+ *
+ * utility.c
+ *	  The hook into utility commands.
+ *
+ * DROP DATABASE, and whatever else wants a database for itself, fails while
+ * anybody is connected to it, and does not tell background workers to go.  So
+ * ours is asked to before the command begins, and may return when it has ended,
+ * well or not.
+ *
+ * Commands on the extension, and settings of a database, are told to the worker
+ * or the launcher, who would see them at their next look only.
+ *
+ *-------------------------------------------------------------------------
+ */
+#include "postgres.h"
+
+#include "access/htup_details.h"
+#include "catalog/pg_authid.h"
+#include "commands/dbcommands.h"
+#include "commands/defrem.h"
+#include "compat.h"
+#include "miscadmin.h"
+#include "tcop/utility.h"
+#include "utility.h"
+#include "utils/syscache.h"
+#include "workers.h"
+
+static ProcessUtility_hook_type previous_hook = NULL;
+
+static const DefElem *
+find_option(List *options, const char *name)
+{
+	ListCell   *cell;
+
+	foreach(cell, options)
+	{
+		const DefElem *option = lfirst_node(DefElem, cell);
+
+		if (strcmp(option->defname, name) == 0)
+			return option;
+	}
+	return NULL;
+}
+
+/* The database that a command wants for itself, or NULL. */
+static const char *
+wanted_database(Node *statement)
+{
+	switch (nodeTag(statement))
+	{
+		case T_DropdbStmt:
+			return ((DropdbStmt *) statement)->dbname;
+		case T_RenameStmt:
+			if (((RenameStmt *) statement)->renameType == OBJECT_DATABASE)
+				return ((RenameStmt *) statement)->subname;
+			return NULL;
+		case T_AlterDatabaseStmt:
+			if (find_option(((AlterDatabaseStmt *) statement)->options, "tablespace"))
+				return ((AlterDatabaseStmt *) statement)->dbname;
+			return NULL;
+		case T_CreatedbStmt:
+			{
+				const DefElem *template = find_option(((CreatedbStmt *) statement)->options,
+													  "template");
+
+				return template && template->arg ? defGetString((DefElem *) template) : NULL;
+			}
+		default:
+			return NULL;
+	}
+}
+
+static bool
+may_create_databases(Oid roleid)
+{
+	HeapTuple	tuple = SearchSysCache1(AUTHOID, ObjectIdGetDatum(roleid));
+	bool		may = false;
+
+	if (HeapTupleIsValid(tuple))
+	{
+		may = ((Form_pg_authid) GETSTRUCT(tuple))->rolcreatedb;
+		ReleaseSysCache(tuple);
+	}
+	return may;
+}
+
+/*
+ * Whose command will be refused in a moment has no business with our worker.
+ * (Whether he may copy this very database is not looked at.)
+ */
+static Oid
+database_to_leave(Node *statement)
+{
+	const char *name = wanted_database(statement);
+	Oid			database = name ? get_database_oid(name, true) : InvalidOid;
+
+	if (!OidIsValid(database) || compat_owns_database(database, GetUserId()))
+		return database;
+	if (IsA(statement, CreatedbStmt) && may_create_databases(GetUserId()))
+		return database;
+	return InvalidOid;
+}
+
+/* The database whose worker should look around after a command, or InvalidOid. */
+static Oid
+concerned_database(Node *statement)
+{
+	switch (nodeTag(statement))
+	{
+		case T_CreateExtensionStmt:
+			return strcmp(((CreateExtensionStmt *) statement)->extname, "accessreq") == 0 ?
+				MyDatabaseId : InvalidOid;
+		case T_AlterExtensionStmt:
+			return strcmp(((AlterExtensionStmt *) statement)->extname, "accessreq") == 0 ?
+				MyDatabaseId : InvalidOid;
+		case T_DropStmt:
+			return ((DropStmt *) statement)->removeType == OBJECT_EXTENSION ?
+				MyDatabaseId : InvalidOid;
+		case T_AlterDatabaseSetStmt:
+			return get_database_oid(((AlterDatabaseSetStmt *) statement)->dbname, true);
+		default:
+			return InvalidOid;
+	}
+}
+
+static void
+run_command(PlannedStmt *pstmt, const char *query, bool read_only_tree,
+			ProcessUtilityContext context, ParamListInfo params,
+			QueryEnvironment *environment, DestReceiver *dest, QueryCompletion *qc)
+{
+	if (previous_hook)
+		previous_hook(pstmt, query, read_only_tree, context, params, environment, dest, qc);
+	else
+		standard_ProcessUtility(pstmt, query, read_only_tree, context, params,
+								environment, dest, qc);
+}
+
+/* The same without our worker in the database. */
+static void
+run_without_worker(Oid database, PlannedStmt *pstmt, const char *query, bool read_only_tree,
+				   ProcessUtilityContext context, ParamListInfo params,
+				   QueryEnvironment *environment, DestReceiver *dest, QueryCompletion *qc)
+{
+	PG_TRY();
+	{
+		workers_send_away(database);
+		run_command(pstmt, query, read_only_tree, context, params, environment, dest, qc);
+	}
+	PG_CATCH();
+	{
+		workers_let_return(database);
+		PG_RE_THROW();
+	}
+	PG_END_TRY();
+	workers_let_return(database);
+}
+
+static void
+on_utility(PlannedStmt *pstmt, const char *query, bool read_only_tree,
+		   ProcessUtilityContext context, ParamListInfo params,
+		   QueryEnvironment *environment, DestReceiver *dest, QueryCompletion *qc)
+{
+	/* the command may free its own tree */
+	Oid			concerned = concerned_database(pstmt->utilityStmt);
+	Oid			database = database_to_leave(pstmt->utilityStmt);
+
+	if (OidIsValid(database))
+		run_without_worker(database, pstmt, query, read_only_tree, context, params,
+						   environment, dest, qc);
+	else
+		run_command(pstmt, query, read_only_tree, context, params, environment, dest, qc);
+	if (OidIsValid(concerned))
+		workers_wake_at_commit(concerned);
+}
+
+void
+utility_install_hook(void)
+{
+	previous_hook = ProcessUtility_hook;
+	ProcessUtility_hook = on_utility;
+}

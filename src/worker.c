@@ -1,0 +1,191 @@
+/*-------------------------------------------------------------------------
+ *
+ * worker.c
+ *	  The life of a worker: one process in each database with the extension.
+ *
+ * It looks whether it may be here, does what the pulls want, and sleeps until
+ * the next deadline, the network or its latch.  With nothing to pull it sleeps
+ * for launcher_naptime at a time.
+ *
+ * It leaves by itself when a command wants the database, when the extension is
+ * gone or its settings are not those that it came with; the launcher starts
+ * another when there is to be one.
+ *
+ *-------------------------------------------------------------------------
+ */
+#include "postgres.h"
+
+#include "access/xact.h"
+#include "accessreq.h"
+#include "miscadmin.h"
+#include "pgstat.h"
+#include "postmaster/bgworker.h"
+#include "postmaster/interrupt.h"
+#include "pulls.h"
+#include "storage/ipc.h"
+#include "storage/latch.h"
+#include "storage/lock.h"
+#include "tcop/tcopprot.h"
+#include "unit.h"
+#include "utils/guc.h"
+#include "utils/timeout.h"
+#include "workers.h"
+
+/*
+ * Tables and page locks are waited for this long, so that one that is locked
+ * does not keep the other pulls waiting.
+ */
+#define WORKER_LOCK_TIMEOUT "1s"
+
+extern PGDLLEXPORT void accessreq_worker_main(Datum arg);
+
+/* What ALTER DATABASE or ALTER ROLE say to sessions is not meant for us. */
+static void
+fix_settings(void)
+{
+	static const char *const settings[][2] = {
+		{"lock_timeout", WORKER_LOCK_TIMEOUT},
+		{"statement_timeout", "0"},
+		{"default_transaction_isolation", "read committed"},
+		{"default_transaction_read_only", "off"},
+		{"default_transaction_deferrable", "off"},
+		{"session_replication_role", "origin"},
+		{"search_path", "pg_catalog, pg_temp"},
+	};
+
+	for (int i = 0; i < lengthof(settings); i++)
+		SetConfigOption(settings[i][0], settings[i][1], PGC_SUSET, PGC_S_OVERRIDE);
+}
+
+static void
+leave(void)
+{
+	proc_exit(0);
+}
+
+/* What a unit found may be a reason to go, which the launcher must know. */
+static void
+look_at_ground(void)
+{
+	switch (unit_ground())
+	{
+		case UNIT_OK:
+			return;
+		case UNIT_NO_EXTENSION:
+			workers_set_state(WORKER_WITHOUT);
+			break;
+		case UNIT_UNSUITED:
+			workers_set_state(WORKER_UNSUITED);
+			break;
+		case UNIT_SETTINGS_CHANGED:
+		case UNIT_ANOTHER_WORKER:
+			break;
+	}
+	leave();
+}
+
+static void
+do_nothing(void *arg)
+{
+}
+
+/* Is the extension here, and are we the only one?  Else this does not return. */
+static void
+look_around(void)
+{
+	ErrorData  *error = unit_run(do_nothing, NULL);
+
+	if (error != NULL)
+		ReThrowError(error);
+	look_at_ground();
+}
+
+static void
+attend_to_interrupts(void)
+{
+	CHECK_FOR_INTERRUPTS();
+	if (ConfigReloadPending)
+	{
+		ConfigReloadPending = false;
+		ProcessConfigFile(PGC_SIGHUP);
+		look_around();
+	}
+	if (!accessreq_enabled || workers_must_leave())
+		leave();
+}
+
+/*
+ * PostgreSQL releases session locks at the end of a transaction that failed,
+ * and not at the end of a process that has none open, as ours mostly has not:
+ * they would be held for ever by a process that is gone.
+ */
+static void
+release_locks(int code, Datum arg)
+{
+	LockReleaseSession(DEFAULT_LOCKMETHOD);
+}
+
+/*
+ * There is no statement of a user's to cancel, and a cancel between two units
+ * would end the process.  But lock_timeout comes this way too.
+ */
+static void
+on_cancel(SIGNAL_ARGS)
+{
+	if (get_timeout_indicator(LOCK_TIMEOUT, false))
+		StatementCancelHandler(postgres_signal_arg);
+}
+
+static void
+start(Oid database)
+{
+	pqsignal(SIGHUP, SignalHandlerForConfigReload);
+	pqsignal(SIGTERM, die);
+	BackgroundWorkerUnblockSignals();
+	if (!workers_enter(database))
+		leave();
+	BackgroundWorkerInitializeConnectionByOid(database, InvalidOid, 0);
+	before_shmem_exit(release_locks, (Datum) 0);
+	pqsignal(SIGINT, on_cancel);
+	fix_settings();
+	pgstat_report_appname(WORKER_TYPE);
+	if (!accessreq_enabled)
+	{
+		workers_set_state(WORKER_DISABLED);
+		leave();
+	}
+	look_around();
+	workers_set_state(WORKER_WANTED);
+}
+
+/* Main function of the process; its argument is the database. */
+void
+accessreq_worker_main(Datum arg)
+{
+	Pulls	   *pulls;
+
+	start(DatumGetObjectId(arg));
+	pulls = pulls_open();
+	for (;;)
+	{
+		long		naptime = accessreq_launcher_naptime * 1000L;
+		long		wait;
+		bool		idle;
+
+		attend_to_interrupts();
+		wait = pulls_turn(pulls);
+		look_at_ground();
+		idle = wait < 0 || wait > naptime;
+		if (pulls_sleep(pulls, idle ? naptime : wait))
+		{
+			look_around();
+			pulls_look(pulls);
+		}
+		else if (idle)
+		{
+			look_around();
+			if (workers_look_again())
+				pulls_look(pulls);
+		}
+	}
+}
