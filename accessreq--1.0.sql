@@ -420,6 +420,7 @@ CREATE TABLE accessreq.sync_job (
 	first_enabled_at			timestamptz,
 	failures					integer NOT NULL DEFAULT 0,
 	scan_failures				integer NOT NULL DEFAULT 0,
+	scan_error					text,
 	last_success_at				timestamptz,
 	next_attempt_at				timestamptz,
 	retry_after					timestamptz,
@@ -447,7 +448,8 @@ COMMENT ON COLUMN accessreq.sync_job.timeline IS 'timeline of the database when 
 COMMENT ON COLUMN accessreq.sync_job.created_watermark IS 'up to which created new rows are known, by the tenant''s clock';
 COMMENT ON COLUMN accessreq.sync_job.modified_watermark IS 'up to which modified changes are known, by the tenant''s clock';
 COMMENT ON COLUMN accessreq.sync_job.failures IS 'pulls that failed since the last that did not';
-COMMENT ON COLUMN accessreq.sync_job.scan_failures IS 'full scans that failed since the last that did not';
+COMMENT ON COLUMN accessreq.sync_job.scan_failures IS 'full scans that failed since the last that did not; one that runs counts until it ends well';
+COMMENT ON COLUMN accessreq.sync_job.scan_error IS 'why the last of them failed';
 COMMENT ON COLUMN accessreq.sync_job.last_success_at IS 'when a pull last ended well';
 COMMENT ON COLUMN accessreq.sync_job.next_attempt_at IS 'when the worker tries again';
 COMMENT ON COLUMN accessreq.sync_job.retry_after IS 'until when the tenant asked to be left alone';
@@ -796,7 +798,7 @@ SELECT j.server, j.owner, j.enabled,
 	CASE
 		WHEN j.origin OPERATOR(pg_catalog.<>) accessreq.origin() THEN 'held'
 		WHEN NOT j.enabled OR r.oid IS NULL THEN 'stopped'
-		WHEN j.failures OPERATOR(pg_catalog.>) 0 AND j.last_error IS NOT NULL THEN 'failing'
+		WHEN j.last_error IS NOT NULL OR j.scan_error IS NOT NULL THEN 'failing'
 		WHEN j.lag OPERATOR(pg_catalog.>) j.allowed THEN 'late'
 		WHEN j.last_scan_at IS NULL OR EXISTS (SELECT FROM accessreq.quarantined_item q
 			WHERE q.server OPERATOR(pg_catalog.=) j.server) THEN 'partial'
@@ -810,7 +812,7 @@ SELECT j.server, j.owner, j.enabled,
 			THEN pg_catalog.format('role "%s" does not exist, or is another by the same name: accessreq.adopt()', j.owner)
 		WHEN NOT j.enabled AND j.first_enabled_at IS NULL THEN 'accessreq.start_sync() was never called'
 		WHEN NOT j.enabled THEN 'stopped by accessreq.stop_sync()'
-		WHEN j.failures OPERATOR(pg_catalog.>) 0 AND j.last_error IS NOT NULL THEN j.last_error
+		WHEN j.last_error IS NOT NULL OR j.scan_error IS NOT NULL THEN coalesce(j.last_error, j.scan_error)
 		WHEN w.pid IS NULL THEN w.state
 		WHEN j.lag OPERATOR(pg_catalog.>) j.allowed THEN 'the last pull that ended well is too long ago'
 		WHEN j.last_scan_at IS NULL THEN 'the first full scan has not ended'
@@ -819,10 +821,10 @@ SELECT j.server, j.owner, j.enabled,
 	END AS reason,
 	pg_catalog.date_part('epoch', pg_catalog.clock_timestamp() OPERATOR(pg_catalog.-) j.last_success_at) AS lag_seconds,
 	j.last_success_at,
-	j.failures,
+	j.failures OPERATOR(pg_catalog.+) CASE WHEN j.scan_error IS NULL THEN 0 ELSE j.scan_failures END AS failures,
 	j.next_attempt_at,
 	j.retry_after,
-	j.last_error,
+	coalesce(j.last_error, j.scan_error) AS last_error,
 	j.last_scan_at,
 	j.next_scan_at,
 	w.pid AS worker_pid,
@@ -851,7 +853,7 @@ COMMENT ON COLUMN accessreq.sync_status.last_success_at IS 'when that was';
 COMMENT ON COLUMN accessreq.sync_status.failures IS 'pulls that failed since';
 COMMENT ON COLUMN accessreq.sync_status.next_attempt_at IS 'when it is pulled next';
 COMMENT ON COLUMN accessreq.sync_status.retry_after IS 'until when the tenant told us to stay away';
-COMMENT ON COLUMN accessreq.sync_status.last_error IS 'why the last pull failed';
+COMMENT ON COLUMN accessreq.sync_status.last_error IS 'why the last pull failed, or the last full scan';
 COMMENT ON COLUMN accessreq.sync_status.last_scan_at IS 'when the last full scan that ended well began';
 COMMENT ON COLUMN accessreq.sync_status.next_scan_at IS 'when the next is due';
 COMMENT ON COLUMN accessreq.sync_status.worker_pid IS 'process id of this database''s worker, null where none runs';
@@ -874,6 +876,11 @@ FROM (
 			pg_catalog.clock_timestamp() OPERATOR(pg_catalog.-) r.started), 0.001) AS rate
 	FROM accessreq.sync_run r
 	WHERE r.finished IS NULL
+	-- a process that has gone could not say so
+	AND EXISTS (SELECT FROM pg_catalog.pg_locks l
+		WHERE l.locktype OPERATOR(pg_catalog.=) 'object' AND l.granted
+		AND l.classid OPERATOR(pg_catalog.=) 'pg_catalog.pg_foreign_server'::pg_catalog.regclass
+		AND l.objsubid OPERATOR(pg_catalog.=) 1 AND l.pid OPERATOR(pg_catalog.=) r.pid)
 ) p;
 COMMENT ON VIEW accessreq.sync_progress IS
 'pulls under way: how far they are, and how long they will take at this rate. A cycle appears once it has found something new';

@@ -50,3 +50,8 @@ CALL cancel_oldest('not needed any more');
 
 SELECT item_name, requested_for_name, state, cancel_comment
 FROM accessreq.request_status ORDER BY changed_at DESC LIMIT 1;
+
+-- keep it fresh from the background
+SELECT accessreq.start_sync('acme', every => '2 seconds');
+SELECT pg_sleep(3);
+SELECT server, health, lag_seconds < 10 AS fresh, worker FROM accessreq.sync_status;

@@ -183,7 +183,7 @@ SELECT tst.admin('DELETE', 'fault');
 CALL accessreq.sync('acme');
 RESET ROLE;
 SELECT owner, finished IS NOT NULL, rows_seen > 0, error FROM accessreq.sync_run WHERE owner = 'accessreq_test_user' ORDER BY run_id;
-SELECT failures, last_error FROM accessreq.sync_job;
+SELECT failures, last_error FROM accessreq.sync_status;
 
 -- away again
 RESET client_min_messages;

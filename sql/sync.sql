@@ -167,12 +167,12 @@ SELECT tst.fault('html', 'access-request-status', '{"status": 502, "skip": 2}');
 CALL accessreq.sync('acme', true);
 \echo :LAST_ERROR_SQLSTATE
 SELECT pages, finished IS NOT NULL, error FROM accessreq.sync_run ORDER BY run_id DESC LIMIT 1;
-SELECT failures, last_error FROM accessreq.sync_job;
+SELECT failures, last_error FROM accessreq.sync_status;
 SELECT tst.fault('garbage', 'access-request-status');
 CALL accessreq.sync('acme', full_scan => true);
-SELECT failures FROM accessreq.sync_job;
+SELECT failures FROM accessreq.sync_status;
 CALL accessreq.sync('acme', full_scan => true);
-SELECT failures, last_error FROM accessreq.sync_job;
+SELECT failures, last_error FROM accessreq.sync_status;
 -- a page most of whose items cannot be stored ends the run
 CREATE FUNCTION tst.refuse_all() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN RAISE EXCEPTION 'nothing at all'; END $$;
 CREATE TRIGGER refuse_all BEFORE INSERT ON accessreq.request_status FOR EACH ROW EXECUTE FUNCTION tst.refuse_all();

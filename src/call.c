@@ -40,6 +40,12 @@
 /* How often a patient call takes a 429 before it gives up as an error. */
 #define MAX_PATIENT_LIMITED 50
 
+/*
+ * Requests at once, of all tenants of a process: each may take a socket and one
+ * more of the resolver and of a second address, and http.c watches so many.
+ */
+#define MAX_UNDER_WAY 32
+
 /* A Retry-After that cannot be read. */
 #define DEFAULT_RETRY_AFTER_US (10 * USECS_PER_SEC)
 
@@ -363,7 +369,6 @@ handle_limited(Call *call, const HttpResponse *response)
 
 	limiter_block(call->budget, us);
 	call->limited++;
-	call->limited_us = us;
 	if (may && !is_too_long(call, us) && wait_us(call, us, true))
 	{
 		call->set->counts.limited++;
@@ -371,6 +376,7 @@ handle_limited(Call *call, const HttpResponse *response)
 			call->spec.counts->limited++;
 		return true;
 	}
+	call->limited_us = us;
 	end_call(call, api_error_limited(call->spec.tenant, call->spec.what, us, true));
 	return false;
 }
@@ -452,6 +458,8 @@ handle_failure(Call *call, bool token)
 	const Tenant *t = call->spec.tenant;
 	bool		answered = response->failure == HTTP_ANSWERED;
 	bool		was_sent;
+	bool		told;			/* how long to wait */
+	int64		pause;
 	ApiError   *error;
 
 	if (answered && response->status == 429)
@@ -470,14 +478,17 @@ handle_failure(Call *call, bool token)
 		return;
 	}
 	was_sent = !token && response->sent;
-	if (may_retry(call, response, token) &&
-		wait_us(call, pause_us(call, response), response->retry_after[0] != '\0'))
+	pause = pause_us(call, response);
+	told = response->retry_after[0] != '\0';
+	if (may_retry(call, response, token) && !(told && is_too_long(call, pause)) &&
+		wait_us(call, pause, told))
 	{
 		call->retries++;
 		call->was_sent = call->was_sent || was_sent;
 		drop_request(call);
 		return;
 	}
+	call->limited_us = told ? pause : 0;
 	/* it may have been the last of several tries */
 	call->was_sent = call->was_sent || (was_sent && !answered);
 	error = api_error_describe(t, token ? psprintf("fetch a token to %s", call->spec.what) :
@@ -721,10 +732,11 @@ advance(Call *call)
 	{
 		bool		told = limiter_blocked(call->budget) > 0;
 
-		if (told)
-			call->limited_us = wait;
 		if ((told && is_too_long(call, wait)) || !wait_us(call, wait, true))
+		{
+			call->limited_us = told ? wait : 0;
 			end_call(call, api_error_limited(call->spec.tenant, call->spec.what, wait, told));
+		}
 		return;
 	}
 	call->token_serial = serial;
@@ -732,6 +744,23 @@ advance(Call *call)
 }
 
 /* -------------------------------------------------------------------- waiting */
+
+static bool
+is_under_way(const Call *call)
+{
+	return call->state == CALL_SENT || call->state == CALL_FETCHING_TOKEN;
+}
+
+static int
+count_under_way(CallSet *set)
+{
+	dlist_iter	iter;
+	int			n = 0;
+
+	dlist_foreach(iter, &set->calls)
+		n += is_under_way(dlist_container(Call, node, iter.cur));
+	return n;
+}
 
 /*
  * Let every call that can go on do so.  Returns when the next one can, in
@@ -743,17 +772,22 @@ advance_all(CallSet *set)
 	dlist_iter	iter;
 	int64		next = -1;
 	int64		now = now_us();
+	int			under_way = count_under_way(set);
 
 	dlist_foreach(iter, &set->calls)
 	{
 		Call	   *call = dlist_container(Call, node, iter.cur);
 		MemoryContext old;
 
+		/* one that ends lets another go */
+		if (under_way >= MAX_UNDER_WAY && call->not_before <= now)
+			continue;
 		if (call->state == CALL_WAITING && call->not_before <= now)
 		{
 			old = MemoryContextSwitchTo(call->cxt);
 			advance(call);
 			MemoryContextSwitchTo(old);
+			under_way += is_under_way(call);
 		}
 		if (call->state == CALL_WAITING)
 			next = next < 0 ? call->not_before : Min(next, call->not_before);

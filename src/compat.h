@@ -25,6 +25,7 @@
 #include "storage/latch.h"
 #include "storage/lock.h"
 #include "utils/acl.h"
+#include "utils/guc.h"
 #include "utils/memutils.h"
 #include "utils/resowner.h"
 
@@ -72,6 +73,15 @@ compat_database_is_invalid(const FormData_pg_database *database)
 	return database->datconnlimit == DATCONNLIMIT_INVALID_DB;
 #else
 	return false;
+#endif
+}
+
+/* 17 has a timeout that ends the process. */
+static inline void
+compat_no_transaction_timeout(void)
+{
+#if PG_VERSION_NUM >= 170000
+	SetConfigOption("transaction_timeout", "0", PGC_SUSET, PGC_S_OVERRIDE);
 #endif
 }
 

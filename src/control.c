@@ -44,25 +44,38 @@ PG_FUNCTION_INFO_V1(accessreq_requests_left);
 #define CHANGE_POLL_MS 10
 
 /* Shorter pauses between pulls would be a load and no help. */
-#define MIN_EVERY_US USECS_PER_SEC
+#define MIN_INTERVAL_US USECS_PER_SEC
+
+/* Longer ones than 100 years mean never, and would leave the range of times. */
+#define MAX_INTERVAL_US (100 * DAYS_PER_YEAR * USECS_PER_DAY)
 
 /* ------------------------------------------------------------------ start_sync */
 
-/* An argument of type interval, or NULL; raises 22023 where it is too short. */
+static double
+interval_us(const Interval *value)
+{
+	return value->time +
+		(value->day + value->month * (DAYS_PER_YEAR / MONTHS_PER_YEAR)) * USECS_PER_DAY;
+}
+
+/*
+ * An argument of type interval, or NULL; raises 22023 where it is too short, or
+ * too long unless that means for ever.
+ */
 static const Interval *
-interval_arg(FunctionCallInfo fcinfo, int argno, const char *name)
+interval_arg(FunctionCallInfo fcinfo, int argno, const char *name, bool *for_ever)
 {
 	const Interval *value;
-	double		us;
 
 	if (PG_ARGISNULL(argno))
 		return NULL;
 	value = PG_GETARG_INTERVAL_P(argno);
-	us = value->time + ((double) value->day + 30.0 * value->month) * USECS_PER_DAY;
-	if (us < MIN_EVERY_US)
+	if (interval_us(value) > MAX_INTERVAL_US && for_ever != NULL)
+		*for_ever = true;
+	else if (interval_us(value) < MIN_INTERVAL_US || interval_us(value) > MAX_INTERVAL_US)
 		ereport(ERROR,
 				(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
-				 errmsg("\"%s\" must be at least 1 second", name)));
+				 errmsg("\"%s\" must be between 1 second and 100 years", name)));
 	return value;
 }
 
@@ -86,7 +99,7 @@ tell_without_worker(void)
  * start_sync(server name, every, reconcile_every, keep interval, keep_raw bool):
  * keep a server fresh from the background, from the commit on.  A null argument
  * leaves what is there as it is.  Raises 42501 where the job is another's,
- * 55000 in a copy of the database, 22023 for an interval below a second, and
+ * 55000 in a copy of the database, 22023 for an interval out of range, and
  * what a call would without the right to the server or a mapping.
  */
 Datum
@@ -100,9 +113,9 @@ accessreq_start_sync(PG_FUNCTION_ARGS)
 
 	PreventCommandDuringRecovery("accessreq.start_sync()");
 	PreventCommandIfReadOnly("accessreq.start_sync()");
-	schedule.every = interval_arg(fcinfo, 1, "every");
-	schedule.reconcile_every = interval_arg(fcinfo, 2, "reconcile_every");
-	schedule.keep = interval_arg(fcinfo, 3, "keep");
+	schedule.every = interval_arg(fcinfo, 1, "every", NULL);
+	schedule.reconcile_every = interval_arg(fcinfo, 2, "reconcile_every", NULL);
+	schedule.keep = interval_arg(fcinfo, 3, "keep", &schedule.keep_for_ever);
 	keep_raw = !PG_ARGISNULL(4) && PG_GETARG_BOOL(4);
 	schedule.keep_raw = PG_ARGISNULL(4) ? NULL : &keep_raw;
 	serverid = tenant_resolve(name, userid);

@@ -58,7 +58,7 @@
 #define MAX_IDLE_SECONDS 50L
 
 /* Sockets libcurl may ask us to watch; connections and resolvers. */
-#define MAX_SOCKETS 64
+#define MAX_SOCKETS 128
 
 /* Sockets open at once: each connection may be tried to two addresses. */
 #define MAX_DESCRIPTORS (2 * MAX_SOCKETS)

@@ -42,7 +42,7 @@
  */
 #define FIRST_RETRY "1 second"
 #define LAST_RETRY "10 minutes"
-#define MAX_DOUBLINGS 20
+#define MAX_DOUBLINGS 10
 
 /* Who listens hears of each page that changed something. */
 #define NOTIFY_CHANNEL "accessreq"
@@ -387,7 +387,7 @@ take_over(const char *server, Oid userid)
 	add_text(&args, GetUserNameFromId(userid, false));
 	add_arg(&args, OIDOID, ObjectIdGetDatum(userid), false);
 	return run_sql("UPDATE accessreq.sync_job SET owner = $2, owner_oid = $3, failures = 0,"
-				   " scan_failures = 0, last_error = NULL, last_scan_at = NULL, next_scan_at = NULL,"
+				   " scan_failures = 0, last_error = NULL, scan_error = NULL, last_scan_at = NULL, next_scan_at = NULL,"
 				   " created_watermark = NULL, modified_watermark = NULL, null_modified = 0"
 				   " WHERE server = $1 AND first_enabled_at IS NULL"
 				   " AND (owner IS DISTINCT FROM $2 OR owner_oid IS DISTINCT FROM $3)",
@@ -412,10 +412,11 @@ enable(const char *server, const JobSchedule *schedule)
 	add_interval(&args, schedule->keep);
 	add_arg(&args, BOOLOID, BoolGetDatum(schedule->keep_raw ? *schedule->keep_raw : false),
 			schedule->keep_raw == NULL);
+	add_arg(&args, BOOLOID, BoolGetDatum(schedule->keep_for_ever), false);
 	run_sql("UPDATE accessreq.sync_job SET enabled = true,"
 			" first_enabled_at = coalesce(first_enabled_at, pg_catalog.clock_timestamp()),"
 			" every = coalesce($2, every), reconcile_every = coalesce($3, reconcile_every),"
-			" keep = coalesce($4, keep), keep_raw = coalesce($5, keep_raw),"
+			" keep = CASE WHEN NOT $6 THEN coalesce($4, keep) END, keep_raw = coalesce($5, keep_raw),"
 			" next_attempt_at = greatest(retry_after, pg_catalog.clock_timestamp()),"
 			" next_scan_at = CASE WHEN $3 IS NULL THEN next_scan_at"
 			" ELSE least(next_scan_at, last_scan_at + $3) END"
@@ -622,6 +623,7 @@ job_begin(const Tenant *tenant, PullKind kind, bool fresh, int64 beside)
 	run->total = -1;
 	run->server = MemoryContextStrdup(cxt, tenant->server);
 	run->owner = MemoryContextStrdup(cxt, owner);
+	run->userid = tenant->userid;
 	run->is_owner = job.is_owner;
 	run->keep_raw = job.keep_raw;
 	run->keep_since = job.keep_since;
@@ -636,6 +638,12 @@ job_begin(const Tenant *tenant, PullKind kind, bool fresh, int64 beside)
 	return run;
 }
 
+/* The first time it may have been a restart, and work goes on at once. */
+#define AFTER_CRASHES(failures) \
+	"pg_catalog.clock_timestamp() + CASE WHEN " failures " = 0 THEN interval '0'" \
+	" ELSE least(interval '" LAST_RETRY "', interval '" FIRST_RETRY "'" \
+	" * pg_catalog.power(2::float8, least(" failures ", " CppAsString2(MAX_DOUBLINGS) "))) END"
+
 void
 job_count_ahead(JobRun *run)
 {
@@ -644,14 +652,31 @@ job_count_ahead(JobRun *run)
 
 	writer_enter(&state);
 	add_text(&args, run->server);
-	/* the first time it may have been a restart, and work goes on at once */
-	run_sql("UPDATE accessreq.sync_job SET failures = failures + 1,"
-			" next_attempt_at = pg_catalog.clock_timestamp() + CASE WHEN failures = 0"
-			" THEN interval '0' ELSE least(interval '" LAST_RETRY "', interval '" FIRST_RETRY "'"
-			" * pg_catalog.power(2::float8, least(failures, " CppAsString2(MAX_DOUBLINGS) "))) END"
-			" WHERE server = $1", &args, SPI_OK_UPDATE);
+	add_text(&args, run->owner);
+	run_sql(run->kind == PULL_SCAN ?
+			"UPDATE accessreq.sync_job SET scan_failures = scan_failures + 1,"
+			" next_scan_at = " AFTER_CRASHES("scan_failures") ","
+			" next_attempt_at = CASE WHEN last_scan_at IS NULL"
+			" THEN " AFTER_CRASHES("scan_failures") " ELSE next_attempt_at END"
+			" WHERE server = $1 AND owner = $2" :
+			"UPDATE accessreq.sync_job SET failures = failures + 1,"
+			" next_attempt_at = " AFTER_CRASHES("failures")
+			" WHERE server = $1 AND owner = $2", &args, SPI_OK_UPDATE);
 	writer_leave(&state);
 	run->counted = true;
+}
+
+/* May the run still act for the job?  It may have become another's meanwhile. */
+bool
+job_is_still_ours(const JobRun *run)
+{
+	WriterState state;
+	JobRow		row;
+
+	writer_enter_to_read(&state);
+	row = read_job(run->server, run->userid);
+	writer_leave(&state);
+	return row.is_owner;
 }
 
 void
@@ -716,14 +741,14 @@ job_succeed(JobRun *run, const PullMarks *marks, TimestampTz scan_started)
 		add_time(&args, marks->modified_watermark);
 		add_arg(&args, INT8OID, Int64GetDatum(marks->null_modified), marks->null_modified < 0);
 		add_time(&args, scan_started);
+		add_text(&args, run->owner);
 		/*
 		 * Watermarks never go back: a scan that began before a cycle ends after
 		 * it.  And a cycle that is well does not make up for a scan that is not.
 		 */
-		run_sql("UPDATE accessreq.sync_job SET"
-				" failures = CASE WHEN $6 IS NULL THEN scan_failures ELSE 0 END,"
+		run_sql("UPDATE accessreq.sync_job SET failures = 0, last_error = NULL,"
 				" scan_failures = CASE WHEN $6 IS NULL THEN scan_failures ELSE 0 END,"
-				" last_error = CASE WHEN $6 IS NULL AND scan_failures > 0 THEN last_error END,"
+				" scan_error = CASE WHEN $6 IS NULL THEN scan_error END,"
 				" retry_after = NULL, last_success_at = pg_catalog.clock_timestamp(),"
 				" next_attempt_at = CASE WHEN $6 IS NULL"
 				" THEN greatest($2 + every, pg_catalog.clock_timestamp())"
@@ -734,7 +759,7 @@ job_succeed(JobRun *run, const PullMarks *marks, TimestampTz scan_started)
 				" last_scan_at = coalesce($6, last_scan_at),"
 				" next_scan_at = CASE WHEN $6 IS NULL THEN next_scan_at"
 				" ELSE pg_catalog.clock_timestamp() + reconcile_every END"
-				" WHERE server = $1", &args, SPI_OK_UPDATE);
+				" WHERE server = $1 AND owner = $7", &args, SPI_OK_UPDATE);
 	}
 	writer_leave(&state);
 }
@@ -764,8 +789,9 @@ fail_job(const char *server, const char *owner, const char *error, int64 retry_u
 }
 
 /*
- * Of a scan besides: when it is tried again.  Cycles go on meanwhile, where
- * there can be any and the tenant has not told us to stay away.
+ * Of a scan, which has counters of its own: cycles go on meanwhile, where there
+ * can be any and the tenant has not told us to stay away, and do not make good
+ * for it.
  */
 static void
 fail_scan(const JobRun *run, const char *error, int64 retry_us, bool again)
@@ -778,13 +804,15 @@ fail_scan(const JobRun *run, const char *error, int64 retry_us, bool again)
 	add_text(&args, run->owner);
 	add_arg(&args, INT4OID, Int32GetDatum(run->counted ? 1 : 0), false);
 	add_arg(&args, BOOLOID, BoolGetDatum(again), false);
-	run_sql("UPDATE accessreq.sync_job SET failures = failures + 1 - $5,"
-			" scan_failures = scan_failures + 1, last_error = $2,"
+	run_sql("UPDATE accessreq.sync_job SET"
+			" scan_failures = scan_failures + 1 - $5, scan_error = $2,"
+			" failures = CASE WHEN last_scan_at IS NULL THEN failures + 1 ELSE failures END,"
+			" last_error = CASE WHEN last_scan_at IS NULL THEN $2 ELSE last_error END,"
 			" retry_after = CASE WHEN $3 > 0 THEN pg_catalog.clock_timestamp()"
-			" + $3 * interval '1 second' END,"
+			" + $3 * interval '1 second' ELSE retry_after END,"
 			" next_attempt_at = CASE WHEN $3 > 0 OR last_scan_at IS NULL"
-			" THEN " RETRY_AT("scan_failures") " ELSE next_attempt_at END,"
-			" next_scan_at = CASE WHEN $6 THEN " RETRY_AT("scan_failures")
+			" THEN " RETRY_AT("scan_failures - $5") " ELSE next_attempt_at END,"
+			" next_scan_at = CASE WHEN $6 THEN " RETRY_AT("scan_failures - $5")
 			" ELSE pg_catalog.clock_timestamp() + reconcile_every END"
 			" WHERE server = $1 AND owner = $4", &args, SPI_OK_UPDATE);
 }
@@ -811,8 +839,13 @@ job_break_off(JobRun *run, const char *why)
 		Args		args = {0};
 
 		add_text(&args, run->server);
-		run_sql("UPDATE accessreq.sync_job SET failures = greatest(failures - 1, 0)"
-				" WHERE server = $1", &args, SPI_OK_UPDATE);
+		add_text(&args, run->owner);
+		run_sql(run->kind == PULL_SCAN ?
+				"UPDATE accessreq.sync_job SET scan_failures = greatest(scan_failures - 1, 0)"
+				" WHERE server = $1 AND owner = $2" :
+				"UPDATE accessreq.sync_job SET failures = greatest(failures - 1, 0)"
+				" WHERE server = $1 AND owner = $2", &args, SPI_OK_UPDATE);
+		run->counted = false;
 	}
 	writer_leave(&state);
 }

@@ -46,6 +46,7 @@ typedef struct JobRun
 	PullKind	kind;
 	const char *server;
 	const char *owner;			/* the role that runs it */
+	Oid			userid;			/* the same */
 	bool		is_owner;		/* runs with the mapping of the job's owner */
 	bool		keep_raw;
 	TimestampTz keep_since;		/* closed items that are older are not kept;
@@ -77,6 +78,9 @@ extern JobRun *job_begin(const Tenant *tenant, PullKind kind, bool fresh, int64 
 
 /* What a worker has to do: a List of Jobs, in the current context. */
 extern List *job_list(void);
+
+/* May a run of the owner's still act for the job? */
+extern bool job_is_still_ours(const JobRun *run);
 
 /*
  * Count a failure before the work, so that a crash is counted; the run's end
@@ -119,6 +123,7 @@ typedef struct JobSchedule
 	const Interval *every;
 	const Interval *reconcile_every;
 	const Interval *keep;
+	bool		keep_for_ever;	/* whatever keep is */
 	const bool *keep_raw;
 } JobSchedule;
 

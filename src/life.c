@@ -12,6 +12,7 @@
 
 #include "access/xlog.h"
 #include "catalog/pg_type.h"
+#include "compat.h"
 #include "executor/spi.h"
 #include "foreign/foreign.h"
 #include "funcapi.h"
@@ -24,12 +25,17 @@
 #include "utils/acl.h"
 #include "utils/builtins.h"
 #include "utils/lsyscache.h"
+#include "utils/timestamp.h"
 #include "workers.h"
 #include "writer.h"
 
 PG_FUNCTION_INFO_V1(accessreq_adopt);
 PG_FUNCTION_INFO_V1(accessreq_rename_server);
 PG_FUNCTION_INFO_V1(accessreq_forget);
+
+/* How long the end of a pull is waited for. */
+#define PULL_END_US (5 * USECS_PER_SEC)
+#define PULL_POLL_MS 20
 
 static const char *
 name_arg(FunctionCallInfo fcinfo, int argno, const char *name)
@@ -71,16 +77,29 @@ check_may(const char *server, const char *owner)
 }
 
 /*
- * A pull that is under way would write on under the old name; so it is waited
- * for, and none begins meanwhile.
+ * A pull that is under way would write on under the old name; so none must be,
+ * and none begins meanwhile.  One that stop_sync() has stopped ends in a moment,
+ * once that is committed; others may take hours.
  */
 static void
 lock_server(const char *server)
 {
 	Oid			serverid = get_foreign_server_oid(server, true);
+	TimestampTz end = GetCurrentTimestamp() + PULL_END_US;
 
-	if (OidIsValid(serverid))
-		store_lock_server(serverid);
+	while (OidIsValid(serverid) && !store_lock_server(serverid))
+	{
+		if (GetCurrentTimestamp() >= end)
+			ereport(ERROR,
+					(errcode(ERRCODE_OBJECT_IN_USE),
+					 errmsg("server \"%s\" is being pulled by process %d", server,
+							job_running_pid(serverid)),
+					 errhint("Call accessreq.stop_sync(), commit, and try again; or wait for the CALL accessreq.sync() to end.")));
+		(void) WaitLatch(MyLatch, WL_LATCH_SET | WL_TIMEOUT | WL_EXIT_ON_PM_DEATH,
+						 PULL_POLL_MS, compat_wait_event(WAIT_LEAVE));
+		ResetLatch(MyLatch);
+		CHECK_FOR_INTERRUPTS();
+	}
 }
 
 /*
@@ -142,7 +161,8 @@ accessreq_adopt(PG_FUNCTION_ARGS)
 
 /*
  * rename_server(old_name name, new_name name): the rows follow a server that
- * was renamed.  Raises 42710 where there are rows of the new name.
+ * was renamed.  Raises 42710 where there are rows of the new name, 55006 while it
+ * is pulled.
  */
 Datum
 accessreq_rename_server(PG_FUNCTION_ARGS)
@@ -178,7 +198,7 @@ accessreq_rename_server(PG_FUNCTION_ARGS)
 
 /*
  * forget(server name): delete all rows of a server.  Rows (table_name, deleted).
- * Raises 55000 while its job is enabled.
+ * Raises 55000 while its job is enabled, 55006 while it is pulled.
  */
 Datum
 accessreq_forget(PG_FUNCTION_ARGS)

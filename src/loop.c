@@ -379,6 +379,11 @@ take_step(LoopRun *loop)
 		case PULL_MARK:
 			if (loop->npages > 0)
 				return false;
+			if (!job_is_still_ours(loop->run))
+			{
+				fail(loop, "the job has become another role's", true);
+				return false;
+			}
 			store_lock_page(loop->tenant->serverid);
 			loop->run->missing = stored_mark_missing(loop->run->server);
 			pull_marked(loop->pull);

@@ -25,11 +25,13 @@
 #include "miscadmin.h"
 #include "pulls.h"
 #include "storage/latch.h"
+#include "storage/lmgr.h"
 #include "stored.h"
 #include "token.h"
 #include "unit.h"
 #include "utils/memutils.h"
 #include "utils/timestamp.h"
+#include "writer.h"
 
 /*
  * A Retry-After longer than this ends the run: it is noted on the job, and so
@@ -187,9 +189,11 @@ run_unit(PulledJob *j, UnitWork work, void *arg)
 	return unit_run(work, arg);
 }
 
+/* Why a run, or a whole pull, is over. */
 typedef struct Failure
 {
 	PulledJob  *j;
+	PullRun    *r;
 	const char *message;
 	int64		retry_us;
 } Failure;
@@ -203,6 +207,25 @@ note_failure(void *arg)
 }
 
 static void
+note_failed_run(void *arg)
+{
+	Failure    *f = arg;
+
+	job_fail(f->r->run, f->message, 0, true);
+}
+
+static void
+break_off(void *arg)
+{
+	Failure    *f = arg;
+
+	if (f->j->cycle.loop != NULL)
+		job_break_off(f->j->cycle.run, f->message);
+	if (f->j->scan.loop != NULL)
+		job_break_off(f->j->scan.run, f->message);
+}
+
+static void
 log_failure(const PulledJob *j, const char *what, const char *message)
 {
 	ereport(LOG,
@@ -210,19 +233,40 @@ log_failure(const PulledJob *j, const char *what, const char *message)
 			 errmsg("%s of server \"%s\" failed: %s", what, j->job.server, message)));
 }
 
-/* What kept a job from being pulled, noted on its row. */
+/*
+ * What kept a job from being pulled, noted on its row; the runs under way end,
+ * and are taken up when it is over.
+ */
 static void
 fail_job(PulledJob *j, const char *message, int64 retry_us)
 {
-	Failure		f = {j, message, retry_us};
+	Failure		f = {j, NULL, message, retry_us};
 
 	log_failure(j, "pull", message);
 	if (unit_lost_locks())
 		j->locked = false;
+	if (j->cycle.loop != NULL || j->scan.loop != NULL)
+		(void) run_unit(j, break_off, &f);
 	release(j);
 	j->pulls->look = true;
 	if (run_unit(j, note_failure, &f) != NULL)
 		pause_job(j, TROUBLE_PAUSE_US);
+}
+
+/*
+ * A run whose unit failed at its commit, or whose end could not be written: its
+ * loop is ahead of the tables and of no use any more.
+ */
+static void
+fail_run(PulledJob *j, PullRun *r, const char *message)
+{
+	Failure		f = {j, r, message, 0};
+
+	log_failure(j, r->run->kind == PULL_SCAN ? "full scan" : "cycle", message);
+	if (run_unit(j, note_failed_run, &f) != NULL && run_unit(j, note_failure, &f) != NULL)
+		pause_job(j, TROUBLE_PAUSE_US);
+	j->pulls->look = true;
+	close_run(r);
 }
 
 /* Errors that pass by themselves, and say nothing about what was to be written. */
@@ -306,17 +350,6 @@ read_jobs(void *arg)
 		pulls->calls = call_open(pulls->cxt);
 }
 
-static void
-break_off(void *arg)
-{
-	PulledJob  *j = arg;
-
-	if (j->cycle.loop != NULL)
-		job_break_off(j->cycle.run, "stopped");
-	if (j->scan.loop != NULL)
-		job_break_off(j->scan.run, "stopped");
-}
-
 /* Jobs that are stopped, dropped, renamed or another's are let go. */
 static void
 drop_unlisted(Pulls *pulls)
@@ -330,12 +363,52 @@ drop_unlisted(Pulls *pulls)
 		if (j->listed)
 			continue;
 		if (is_under_way(j))
-			(void) run_unit(j, break_off, j);
+		{
+			Failure		f = {j, NULL, "stopped", 0};
+
+			(void) run_unit(j, break_off, &f);
+		}
 		release(j);
 		dlist_delete(&j->node);
 		MemoryContextDelete(j->cxt);
 		/* it may be there again as another's */
 		pulls->look = true;
+	}
+}
+
+/*
+ * A pull may take hours, and its owner lose the right to it meanwhile.  Raises
+ * what the owner's own CALL sync would.
+ */
+static void
+check_rights(void *arg)
+{
+	PulledJob  *j = arg;
+
+	if (!j->job.may)
+		ereport(ERROR,
+				(errcode(ERRCODE_INSUFFICIENT_PRIVILEGE),
+				 errmsg("role \"%s\" has no EXECUTE on accessreq.start_sync() any more",
+						j->job.owner_name)));
+	(void) tenant_open(tenant_resolve(j->job.server, j->job.owner), j->job.owner,
+					   CurrentMemoryContext);
+}
+
+static void
+check_those_under_way(Pulls *pulls)
+{
+	dlist_iter	iter;
+
+	dlist_foreach(iter, &pulls->jobs)
+	{
+		PulledJob  *j = dlist_container(PulledJob, node, iter.cur);
+		ErrorData  *error;
+
+		if (!is_under_way(j))
+			continue;
+		error = unit_run(check_rights, j);
+		if (error != NULL && !is_passing(error))
+			fail_job(j, error->message, 0);
 	}
 }
 
@@ -359,6 +432,7 @@ look_at_jobs(Pulls *pulls)
 		return;
 	}
 	drop_unlisted(pulls);
+	check_those_under_way(pulls);
 }
 
 /* -------------------------------------------------------------- a pull begins */
@@ -376,11 +450,7 @@ begin_pull(void *arg)
 	CallSpec	spec = {0};
 	Oid			serverid;
 
-	if (!j->job.may)
-		ereport(ERROR,
-				(errcode(ERRCODE_INSUFFICIENT_PRIVILEGE),
-				 errmsg("role \"%s\" has no EXECUTE on accessreq.start_sync() any more",
-						j->job.owner_name)));
+	check_rights(j);
 	serverid = tenant_resolve(j->job.server, j->job.owner);
 	j->pull_cxt = AllocSetContextCreate(pulls->cxt, "accessreq pulled server",
 										ALLOCSET_SMALL_SIZES);
@@ -402,7 +472,7 @@ start_run(PulledJob *j, PullRun *r, PullKind kind, const PullRun *beside)
 	r->cxt = AllocSetContextCreate(j->pull_cxt, "accessreq run", ALLOCSET_SMALL_SIZES);
 	old = MemoryContextSwitchTo(r->cxt);
 	r->run = job_begin(j->tenant, kind, false, beside->loop ? beside->run->run_id : 0);
-	if (!j->has_run)
+	if (kind == PULL_SCAN || !j->has_run)
 		job_count_ahead(r->run);
 	j->has_run = true;
 	r->loop = loop_open(j->tenant, j->pulls->calls, r->run, PATIENCE_US);
@@ -439,21 +509,22 @@ claim(void *arg)
 	j->is_fit = job_claim(j->tenant, token_tenant(j->tenant)).is_owner;
 }
 
-/*
- * What is due now.  Rights are looked at again: a scan may have gone on for
- * hours since the pull began.
- */
 static void
 start_what_is_due(void *arg)
 {
 	PulledJob  *j = arg;
 
-	tenant_check_usage(j->tenant->serverid, j->job.owner);
-	tenant_check_mapping(j->tenant->serverid, j->job.owner);
 	if (wants_cycle(j))
 		start_run(j, &j->cycle, PULL_CYCLE, &j->scan);
 	if (wants_scan(j))
 		start_run(j, &j->scan, PULL_SCAN, &j->cycle);
+}
+
+/* A table is locked: later. */
+static void
+put_off(PulledJob *j)
+{
+	pause_job(j, FIRST_LOCK_PAUSE_US);
 }
 
 static void
@@ -461,7 +532,12 @@ begin(PulledJob *j)
 {
 	ErrorData  *error = run_unit(j, begin_pull, j);
 
-	if (error != NULL)
+	if (error != NULL && is_passing(error) && !unit_lost_locks())
+	{
+		release(j);
+		put_off(j);
+	}
+	else if (error != NULL)
 		fail_job(j, error->message, 0);
 	else if (is_under_way(j) && !j->locked)
 	{
@@ -487,7 +563,12 @@ take_token(PulledJob *j)
 	call_free(j->token);
 	j->token = NULL;
 	error = run_unit(j, claim, j);
-	if (error != NULL)
+	if (error != NULL && is_passing(error) && !unit_lost_locks())
+	{
+		release(j);
+		put_off(j);
+	}
+	else if (error != NULL)
 		fail_job(j, error->message, 0);
 	else if (!j->is_fit)
 	{
@@ -510,14 +591,23 @@ start_runs(PulledJob *j)
 		close_run(&j->cycle);
 	if (!had_scan)
 		close_run(&j->scan);
-	fail_job(j, error->message, 0);
+	if (is_passing(error) && !unit_lost_locks())
+		put_off(j);
+	else
+		fail_job(j, error->message, 0);
 }
 
 /* ------------------------------------------------------------------- a run goes on */
 
+/*
+ * To ask for a page is a step that cannot be taken twice, so the one lock that
+ * it may want is taken first.  What writes can be: the pull moves on when it is
+ * told of it.
+ */
 static void
 ask_for_pages(void *arg)
 {
+	LockRelationOid(writer_table("request_status"), AccessShareLock);
 	loop_fetch(((PullRun *) arg)->loop);
 }
 
@@ -551,6 +641,7 @@ static void
 store_page_of(PulledJob *j, PullRun *r)
 {
 	Storing		s = {r, NULL, CurrentMemoryContext};
+	JobRun		before = *r->run;
 	ErrorData  *error = run_unit(j, store_a_page, &s);
 
 	if (unit_ground() != UNIT_OK)
@@ -561,9 +652,11 @@ store_page_of(PulledJob *j, PullRun *r)
 		r->ask = true;
 		return;
 	}
-	/* at its commit: the loop believes it stored, so it is of no use any more */
 	if (error != NULL)
-		fail_job(j, error->message, 0);
+	{
+		*r->run = before;
+		fail_run(j, r, error->message);
+	}
 	else if (is_passing(s.error))
 		put_back(r);
 	else
@@ -597,19 +690,19 @@ log_end(const PulledJob *j, const PullRun *r)
 static void
 end_run(PulledJob *j, PullRun *r)
 {
+	JobRun		before = *r->run;
 	ErrorData  *error = run_unit(j, finish_run, r);
 	TimestampTz now = GetCurrentTimestamp();
 
 	if (unit_ground() != UNIT_OK)
 		return;
-	if (error != NULL && is_passing(error) && !unit_lost_locks())
-	{
-		put_back(r);
-		return;
-	}
 	if (error != NULL)
 	{
-		fail_job(j, error->message, 0);
+		*r->run = before;
+		if (is_passing(error) && !unit_lost_locks())
+			put_back(r);
+		else
+			fail_run(j, r, error->message);
 		return;
 	}
 	j->pulls->look = true;
@@ -628,16 +721,23 @@ step(PulledJob *j, PullRun *r)
 {
 	bool		may_store = r->store_after <= GetCurrentTimestamp();
 
-	if (r->ask && loop_end(r->loop) == LOOP_GOES_ON)
+	if (r->ask && may_store && loop_end(r->loop) == LOOP_GOES_ON)
 	{
 		ErrorData  *error;
 
 		r->ask = false;
 		error = run_unit(j, ask_for_pages, r);
-		if (error != NULL)
-			loop_fail(r->loop, error->message);
 		if (unit_ground() != UNIT_OK)
 			return;
+		/* it can be done again: see ask_for_pages() */
+		if (error != NULL && is_passing(error) && !unit_lost_locks())
+		{
+			r->ask = true;
+			put_back(r);
+			return;
+		}
+		if (error != NULL)
+			loop_fail(r->loop, error->message);
 	}
 	if (loop_end(r->loop) != LOOP_FAILED && loop_has_page(r->loop))
 	{
@@ -701,7 +801,7 @@ turn_job(PulledJob *j)
 		begin(j);
 	if (j->token_came)
 		take_token(j);
-	if (j->is_fit && (wants_cycle(j) || wants_scan(j)) && !j->pulls->look)
+	if (j->is_fit && j->not_before <= now && (wants_cycle(j) || wants_scan(j)) && !j->pulls->look)
 		start_runs(j);
 	if (j->cycle.loop != NULL)
 		step(j, &j->cycle);
@@ -709,7 +809,8 @@ turn_job(PulledJob *j)
 		step(j, &j->scan);
 	if (j->is_fit && j->keep_since != DT_NOBEGIN)
 		expire_some(j);
-	else if (j->is_fit && j->cycle.loop == NULL && j->scan.loop == NULL && !j->pulls->look)
+	else if (j->is_fit && j->cycle.loop == NULL && j->scan.loop == NULL && !j->pulls->look &&
+			 !wants_cycle(j) && !wants_scan(j))
 		release(j);
 }
 
@@ -839,16 +940,16 @@ job_waits(const PulledJob *j, TimestampTz now)
 
 		if (r->loop == NULL)
 			continue;
-		if (r->ask && loop_end(r->loop) == LOOP_GOES_ON)
-			return 0;
-		if (loop_has_page(r->loop) || loop_end(r->loop) != LOOP_GOES_ON)
+		if (r->ask || loop_has_page(r->loop) || loop_end(r->loop) != LOOP_GOES_ON)
 			wait = sooner(wait, ms_until(r->store_after, now));
 	}
 	/* its next time: while it is being pulled that is a cycle's beside a scan */
 	if (!is_under_way(j))
 		wait = sooner(wait, ms_until(Max(due_at(j), j->not_before), now));
 	else if (j->is_fit && j->cycle.loop == NULL && !j->job.first)
-		wait = sooner(wait, ms_until(j->job.next_attempt_at, now));
+		wait = sooner(wait, ms_until(Max(j->job.next_attempt_at, j->not_before), now));
+	else if (j->is_fit && j->scan.loop == NULL && j->job.first)
+		wait = sooner(wait, ms_until(Max(due_at(j), j->not_before), now));
 	return wait;
 }
 

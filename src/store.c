@@ -87,13 +87,15 @@ store_lock_page(Oid serverid)
 	(void) LockAcquire(&tag, ExclusiveLock, false, false);
 }
 
-void
+bool
 store_lock_server(Oid serverid)
 {
 	LOCKTAG		tag = server_lock(serverid, STORE_LOCK_PULL);
 
-	(void) LockAcquire(&tag, ExclusiveLock, false, false);
+	if (LockAcquire(&tag, ExclusiveLock, false, true) == LOCKACQUIRE_NOT_AVAIL)
+		return false;
 	store_lock_page(serverid);
+	return true;
 }
 
 /*

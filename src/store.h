@@ -63,8 +63,11 @@ extern bool store_lock_pull(Oid serverid, bool wait);
 extern void store_unlock_pull(Oid serverid);
 extern void store_lock_page(Oid serverid);
 
-/* Both, to the end of the transaction: no pull is under way, and none begins. */
-extern void store_lock_server(Oid serverid);
+/*
+ * Both, to the end of the transaction: no pull is under way, and none begins.
+ * False where one is.
+ */
+extern bool store_lock_server(Oid serverid);
 
 /*
  * Store a page in the current transaction, in a subtransaction of its own.

@@ -38,9 +38,8 @@
 static UnitGround ground = UNIT_OK;
 static bool locks_lost = false;
 
-/* What the first unit found. */
+/* The one that the first unit found. */
 static Oid	known_extension = InvalidOid;
-static bool known_on = true;
 
 UnitGround
 unit_ground(void)
@@ -89,7 +88,6 @@ static UnitGround
 look_at_ground(void)
 {
 	Oid			extension = get_extension_oid("accessreq", true);
-	bool		on = dbsetting_is_on("accessreq.enabled", true);
 
 	if (!OidIsValid(extension))
 		return UNIT_NO_EXTENSION;
@@ -97,16 +95,13 @@ look_at_ground(void)
 	if (get_extension_oid("accessreq", true) != extension)
 		return UNIT_NO_EXTENSION;
 	if (!OidIsValid(known_extension))
-	{
 		known_extension = extension;
-		known_on = on;
-	}
 	if (extension != known_extension)
 		return UNIT_NO_EXTENSION;
 	if (!version_is_ours(extension))
 		return UNIT_UNSUITED;
-	if (on != known_on)
-		return UNIT_SETTINGS_CHANGED;
+	if (!dbsetting_is_on("accessreq.enabled", true))
+		return UNIT_DISABLED;
 	return workers_lock(extension) ? UNIT_OK : UNIT_ANOTHER_WORKER;
 }
 

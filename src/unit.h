@@ -16,7 +16,7 @@ typedef enum UnitGround
 	UNIT_OK,
 	UNIT_NO_EXTENSION,			/* it is not there, or not the same any more */
 	UNIT_UNSUITED,				/* its version is not this library's */
-	UNIT_SETTINGS_CHANGED,		/* ALTER DATABASE: a new process sees the new ones */
+	UNIT_DISABLED,				/* ALTER DATABASE … SET accessreq.enabled = off */
 	UNIT_ANOTHER_WORKER			/* the worker's lock is another's */
 } UnitGround;
 

@@ -15,15 +15,12 @@
  */
 #include "postgres.h"
 
-#include "access/htup_details.h"
-#include "catalog/pg_authid.h"
 #include "commands/dbcommands.h"
 #include "commands/defrem.h"
 #include "compat.h"
 #include "miscadmin.h"
 #include "tcop/utility.h"
 #include "utility.h"
-#include "utils/syscache.h"
 #include "workers.h"
 
 static ProcessUtility_hook_type previous_hook = NULL;
@@ -71,23 +68,10 @@ wanted_database(Node *statement)
 	}
 }
 
-static bool
-may_create_databases(Oid roleid)
-{
-	HeapTuple	tuple = SearchSysCache1(AUTHOID, ObjectIdGetDatum(roleid));
-	bool		may = false;
-
-	if (HeapTupleIsValid(tuple))
-	{
-		may = ((Form_pg_authid) GETSTRUCT(tuple))->rolcreatedb;
-		ReleaseSysCache(tuple);
-	}
-	return may;
-}
-
 /*
  * Whose command will be refused in a moment has no business with our worker.
- * (Whether he may copy this very database is not looked at.)
+ * (Who does not own a database can copy it only where it is a template, and
+ * those have no worker.)
  */
 static Oid
 database_to_leave(Node *statement)
@@ -96,8 +80,6 @@ database_to_leave(Node *statement)
 	Oid			database = name ? get_database_oid(name, true) : InvalidOid;
 
 	if (!OidIsValid(database) || compat_owns_database(database, GetUserId()))
-		return database;
-	if (IsA(statement, CreatedbStmt) && may_create_databases(GetUserId()))
 		return database;
 	return InvalidOid;
 }

@@ -17,6 +17,7 @@
 
 #include "access/xact.h"
 #include "accessreq.h"
+#include "compat.h"
 #include "miscadmin.h"
 #include "pgstat.h"
 #include "postmaster/bgworker.h"
@@ -55,6 +56,7 @@ fix_settings(void)
 
 	for (int i = 0; i < lengthof(settings); i++)
 		SetConfigOption(settings[i][0], settings[i][1], PGC_SUSET, PGC_S_OVERRIDE);
+	compat_no_transaction_timeout();
 }
 
 static void
@@ -77,7 +79,9 @@ look_at_ground(void)
 		case UNIT_UNSUITED:
 			workers_set_state(WORKER_UNSUITED);
 			break;
-		case UNIT_SETTINGS_CHANGED:
+		case UNIT_DISABLED:
+			workers_set_state(WORKER_DISABLED);
+			break;
 		case UNIT_ANOTHER_WORKER:
 			break;
 	}
@@ -168,24 +172,16 @@ accessreq_worker_main(Datum arg)
 	pulls = pulls_open();
 	for (;;)
 	{
-		long		naptime = accessreq_launcher_naptime * 1000L;
+		long		naptime;
 		long		wait;
 		bool		idle;
 
 		attend_to_interrupts();
+		naptime = accessreq_launcher_naptime * 1000L;
 		wait = pulls_turn(pulls);
 		look_at_ground();
 		idle = wait < 0 || wait > naptime;
-		if (pulls_sleep(pulls, idle ? naptime : wait))
-		{
-			look_around();
+		if (pulls_sleep(pulls, idle ? naptime : wait) || idle)
 			pulls_look(pulls);
-		}
-		else if (idle)
-		{
-			look_around();
-			if (workers_look_again())
-				pulls_look(pulls);
-		}
 	}
 }

@@ -60,7 +60,7 @@ typedef struct WorkerEntry
 	bool		eligible;		/* in the launcher's eyes */
 	bool		starting;		/* registered, and not there yet */
 	bool		no_slot;		/* max_worker_processes was reached */
-	bool		look_again;		/* a prepared transaction changed a job */
+	bool		asked;			/* for a look, since its worker came */
 	int			pid;			/* of its worker, 0: none */
 	int			leaver;			/* backend whose command wants the database */
 	int			failures;
@@ -312,6 +312,7 @@ worker_ends(int code, Datum arg)
 		entry->pid = 0;
 		if (code != 0)
 			count_failure(entry);
+		entry->started = 0;
 		wake_launcher();
 	}
 	LWLockRelease(shared->lock);
@@ -338,6 +339,7 @@ workers_enter(Oid database)
 		entry->pid = MyProcPid;
 		entry->started = GetCurrentTimestamp();
 		entry->no_slot = false;
+		entry->asked = false;
 	}
 	if (entry != NULL)
 		entry->starting = false;
@@ -347,6 +349,10 @@ workers_enter(Oid database)
 	return may;
 }
 
+/*
+ * What was asked for since this worker came is newer than what it saw; then
+ * another one looks again.
+ */
 void
 workers_set_state(WorkerState state)
 {
@@ -355,9 +361,15 @@ workers_set_state(WorkerState state)
 	if (shared == NULL)
 		return;
 	LWLockAcquire(shared->lock, LW_EXCLUSIVE);
-	/* what start_worker() and CREATE EXTENSION ask for later stands */
-	if ((entry = find(MyDatabaseId)) != NULL && entry->state != WORKER_STOPPED)
+	entry = find(MyDatabaseId);
+	if (entry != NULL && entry->state != WORKER_STOPPED &&
+		(state == WORKER_WANTED || !entry->asked))
+	{
+		/* the next database may be probed now */
+		if (entry->state == WORKER_UNPROBED)
+			wake_launcher();
 		entry->state = state;
+	}
 	LWLockRelease(shared->lock);
 }
 
@@ -375,21 +387,6 @@ workers_must_leave(void)
 		entry->state == WORKER_STOPPED || entry->pid != MyProcPid;
 	LWLockRelease(shared->lock);
 	return leave;
-}
-
-bool
-workers_look_again(void)
-{
-	WorkerEntry *entry;
-	bool		again;
-
-	if (shared == NULL)
-		return true;
-	LWLockAcquire(shared->lock, LW_SHARED);
-	entry = find(MyDatabaseId);
-	again = entry != NULL && entry->look_again;
-	LWLockRelease(shared->lock);
-	return again;
 }
 
 static LOCKTAG
@@ -487,7 +484,7 @@ workers_why_not(bool *starting)
 
 /* Tell the worker of a database, or the launcher that there is to be one. */
 static void
-wake_database(Oid database, bool prepared)
+wake_database(Oid database)
 {
 	WorkerEntry *entry;
 
@@ -497,7 +494,7 @@ wake_database(Oid database, bool prepared)
 		if (entry->state != WORKER_STOPPED)
 			entry->state = WORKER_WANTED;
 		entry->start_after = 0;
-		entry->look_again = entry->look_again || prepared;
+		entry->asked = true;
 		wake(entry->pid);
 		if (entry->pid == 0)
 			wake_launcher();
@@ -518,17 +515,17 @@ on_transaction_end(XactEvent event, void *arg)
 	switch (event)
 	{
 		case XACT_EVENT_COMMIT:
-		case XACT_EVENT_PREPARE:
 			for (int i = 0; i < nwakes; i++)
 			{
 				if (shared != NULL)
-					wake_database(wakes[i], event == XACT_EVENT_PREPARE);
+					wake_database(wakes[i]);
 				else
 					wake(wake_pid);
 			}
 			nwakes = 0;
 			break;
 		case XACT_EVENT_ABORT:
+		case XACT_EVENT_PREPARE:	/* seen after launcher_naptime */
 			nwakes = 0;
 			break;
 		default:
@@ -565,6 +562,7 @@ workers_start_here(void)
 	if ((entry = find_or_make(MyDatabaseId)) != NULL)
 	{
 		entry->state = WORKER_WANTED;
+		entry->asked = true;
 		entry->start_after = 0;
 		entry->failures = 0;
 		wake_launcher();

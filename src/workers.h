@@ -70,9 +70,6 @@ extern bool workers_enter(Oid database);
 extern void workers_set_state(WorkerState state);
 extern bool workers_must_leave(void);
 
-/* Has start_sync() been called in a transaction that was prepared? */
-extern bool workers_look_again(void);
-
 /*
  * The one worker of a database holds a session lock on the extension, with
  * which it is found too, preloaded or not.

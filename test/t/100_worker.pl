@@ -167,6 +167,11 @@ $admin->value('CREATE EXTENSION accessreq');
 add_server($node, 'acme', $sandbox->url);
 like(worker_of('postgres'), qr/^\d+$/, 'until there is an extension again');
 
+$pid = worker_of('postgres');
+$admin->value("BEGIN; DROP EXTENSION accessreq CASCADE; CREATE EXTENSION accessreq; COMMIT");
+add_server($node, 'acme', $sandbox->url);
+like(worker_of('postgres', $pid), qr/^\d+$/, 'as well when it is made anew in one transaction');
+
 # ------------------------------------- commands that want a database for themselves
 
 $node->safe_psql('postgres', 'CREATE DATABASE mine');
@@ -256,6 +261,15 @@ ok(no_worker('postgres'), 'enabled = off in the configuration: the worker leaves
 $node->append_conf('postgresql.conf', "accessreq.enabled = on\n");
 $node->reload;
 like(worker_of('postgres'), qr/^\d+$/, 'back on: the worker is back');
+
+# After a restart all databases have theirs, without waiting for looks.
+$node->append_conf('postgresql.conf', "accessreq.launcher_naptime = '1h'\n");
+$node->safe_psql('postgres', 'CREATE DATABASE another');
+$node->safe_psql('another', 'CREATE EXTENSION accessreq');
+$node->restart;
+$admin = new_session($node);
+like(worker_of($_), qr/^\d+$/, "after a restart: $_ has a worker") for qw(postgres another);
+$admin->value('DROP DATABASE another');
 
 # ------------------------------------------------------------------ crash, stop
 

@@ -108,6 +108,13 @@ is(scalar($busy->requests), 0, 'the time it named is kept over a restart');
 value("UPDATE accessreq.sync_job SET retry_after = NULL WHERE server = 'busy'");
 start('busy');
 health_becomes('busy', 'ok', undef, 'when it is over');
+$busy->fault('status', status => 503, count => -1, headers => { 'Retry-After' => '200' });
+health_becomes('busy', 'failing', qr/problem of its own/, 'a 503 that names a time');
+cmp_ok(status('busy', 'extract(epoch FROM retry_after - now())'), '>', 150, 'is obeyed as well');
+$busy->no_faults;
+value("UPDATE accessreq.sync_job SET retry_after = NULL WHERE server = 'busy'");
+start('busy');
+health_becomes('busy', 'ok', undef, 'when it is over');
 stop($_) for qw(dead busy);
 
 # A tenant that is dead is asked less and less often.
@@ -185,6 +192,8 @@ $n = value($scans);
 goes_on('large', 'on and on');
 is(value($scans), $n, 'the scan is not tried again at once');
 value("ALTER SYSTEM SET accessreq.missing_limit = 1; SELECT pg_reload_conf()");
+poll_until('the reload', sub { $node->safe_psql('postgres', "SELECT current_setting('accessreq.missing_limit')") eq '1' });
+goes_on('large', 'after a reload');
 value("UPDATE accessreq.sync_job SET next_scan_at = now() WHERE server = 'large'");
 start('large');
 health_becomes('large', 'ok', undef, 'where that is allowed');
@@ -220,14 +229,29 @@ $sandbox->admin('POST', 'add', { n => 1 });
 sleep 2.5;
 $locker->value('COMMIT');
 ok(poll_until('the row', sub { rows('acme') == $n + 1 }), 'a locked table is waited for too');
+$locker->value('BEGIN; LOCK TABLE accessreq.sync_job IN SHARE MODE; LOCK TABLE accessreq.sync_run IN ACCESS EXCLUSIVE MODE');
+sleep 4;
+$locker->value('COMMIT');
+is(status('acme', 'failures'), '0', 'a job is not failing because of a lock');
+goes_on('acme', 'and goes on');
+value("UPDATE accessreq.sync_job SET next_scan_at = now() WHERE server = 'acme'");
+$locker->value("BEGIN; SELECT count(*) FROM accessreq.refresh(ARRAY['$request'], server => 'acme')");
+my ($lost) = split /\n/, value("SELECT account_activity_item_id FROM accessreq.request_status WHERE server = 'acme' AND state = 'REQUEST_COMPLETED' AND access_request_id <> '$request' LIMIT 1");
+$sandbox->admin('DELETE', "items?id=$lost");
+start('acme');
+sleep 4;
+$locker->value('COMMIT');
+ok(poll_until('the mark', sub { value("SELECT missing_since IS NOT NULL FROM accessreq.request_status WHERE server = 'acme' AND account_activity_item_id = '$lost'") eq 't' }),
+	'a scan that cannot mark what is missing for want of a lock does so later');
+$n = $sandbox->stats->{rows};
 is(value('SELECT count(*) FROM accessreq.quarantined_item'), '0', 'nothing went to quarantine');
 is(value("SELECT count(*) FROM accessreq.sync_run WHERE server = 'acme' AND error IS NOT NULL AND error NOT IN ('interrupted', 'stopped')"), '0', 'and no run failed')
   or diag(value("SELECT kind, error FROM accessreq.sync_run WHERE server = 'acme' AND error IS NOT NULL"));
 stop('busy');
 
 # A session pulls: the worker waits; the worker pulls: the session waits.
-$sandbox->fault('hang', path => 'access-request-status', count => -1);
-ok(poll_until('the worker to hang', sub { value("SELECT count(*) FROM pg_locks l JOIN pg_stat_activity a USING (pid) WHERE classid = 'pg_foreign_server'::regclass AND backend_type = 'accessreq worker'") == 1 }), 'the worker pulls');
+my $hang = $sandbox->fault('hang', path => 'access-request-status', count => -1);
+ok(poll_until('the worker to hang', sub { grep { $_->{id} == $hang && $_->{hits} > 0 } @{ $sandbox->admin('GET', 'fault') } }), 'the worker pulls');
 $locker->send("CALL accessreq.sync('acme')");
 ok(poll_until('a notice', sub { $locker->said =~ /waiting for the pull of server "acme" by process (\d+)/ }), 'a session waits for it');
 is(($locker->said =~ /by process (\d+)/)[0], value('SELECT pid FROM accessreq.worker()'), 'and names it');
@@ -306,6 +330,10 @@ is($as{joes_friend}->run("SELECT accessreq.stop_sync('owned')")->{sqlstate}, '',
 is($as{joe}->run("SELECT accessreq.start_sync('owned')")->{sqlstate}, '', 'and the owner');
 is($as{joe}->run("SELECT accessreq.start_sync('owned', every => '0')")->{sqlstate}, '22023', 'every must be a second at least');
 is($as{joe}->run("SELECT accessreq.start_sync('owned', keep => '-1 day')")->{sqlstate}, '22023', 'and keep');
+is($as{joe}->run("SELECT accessreq.start_sync('owned', $_ => '101 years')")->{sqlstate}, '22023', "$_ has an upper limit") for qw(every reconcile_every);
+is($as{joe}->run("SELECT accessreq.start_sync('owned', keep => '90 years')")->{sqlstate}, '', 'keep');
+is($as{joe}->run("SELECT accessreq.start_sync('owned', keep => '10000 years')")->{sqlstate}, '', 'keep for ever');
+is(value("SELECT keep IS NULL FROM accessreq.sync_job WHERE server = 'owned'"), 't', 'is no limit');
 is($as{joe}->run("SELECT accessreq.stop_sync('nothing')")->{sqlstate}, '42704', 'there must be a job');
 is($as{joe}->run("BEGIN READ ONLY; SELECT accessreq.start_sync('owned'); ROLLBACK")->{err} =~ /25006/ ? 1 : 0, 1, 'not in a read-only transaction');
 $as{joe}->run('ROLLBACK');
@@ -345,6 +373,19 @@ value("SELECT accessreq.rename_server('owned', 'named')");
 goes_on('named', 'rename_server(): the job goes on under the new name');
 is(rows('owned'), 0, 'no row is left under the old one');
 is(rows('named'), 40, 'nor lost');
+
+# A scan may go on for hours; its owner's rights are looked at meanwhile.
+$owned->fault('hang', path => 'limit=1&', count => -1);
+value("UPDATE accessreq.sync_job SET next_scan_at = now() WHERE server = 'named'");
+$as{joe}->value("SELECT accessreq.start_sync('named')");
+poll_until('a scan', sub { value("SELECT count(*) FROM accessreq.sync_progress WHERE server = 'named' AND kind = 'full'") == 1 });
+is($admin->run("SELECT accessreq.rename_server('named', 'x')")->{sqlstate}, '55006', 'rename_server() does not wait for it');
+value('REVOKE USAGE ON FOREIGN SERVER named FROM joe');
+health_becomes('named', 'failing', qr/permission denied/, 'USAGE revoked during a scan');
+is(value("SELECT count(*) FROM accessreq.sync_progress WHERE server = 'named'"), '0', 'which ends');
+$owned->no_faults;
+value('GRANT USAGE ON FOREIGN SERVER named TO joe');
+health_becomes('named', 'ok', undef, 'granted again');
 
 # A dropped owner, and one who is made again.
 $_->quit for values %as;
