@@ -561,13 +561,21 @@ settle_windows(Pull *pull)
 	enter(pull, PHASE_WINDOWS);
 }
 
-/* The size is known: how many windows? */
+/*
+ * The size is known: how many windows?  As many as there are lanes, or several
+ * times that: windows are of one size and go through together, and one that is
+ * left over would be read alone, page after page.
+ */
 static void
 plan_windows(Pull *pull)
 {
 	int64		rows = pull->plan.window_rows;
-	int64		n = pull->dated <= 0 ? 1 : Min((pull->dated + rows - 1) / rows, MAX_WINDOWS);
+	int64		lanes = pull->plan.max_concurrency;
+	int64		n = pull->dated <= 0 ? 1 : (pull->dated + rows - 1) / rows;
 
+	if (n > 1)
+		n = (n + lanes - 1) / lanes * lanes;
+	n = Min(n, MAX_WINDOWS);
 	pull->nbounds = (int) n - 1;
 	pull->bounds = palloc0(sizeof(TimestampTz) * Max(pull->nbounds, 1));
 	if (pull->nbounds > 0)
