@@ -56,7 +56,7 @@ extern void loop_finish(LoopRun *loop);
 
 /* What ended one that failed; and raise it. */
 extern const char *loop_error(const LoopRun *loop);
-extern void loop_raise(const LoopRun *loop) pg_attribute_noreturn();
+extern void loop_raise(const LoopRun *loop);
 
 extern PullProgress loop_progress(const LoopRun *loop);
 
