@@ -799,7 +799,7 @@ SELECT j.server, j.owner, j.enabled,
 		WHEN j.origin OPERATOR(pg_catalog.<>) accessreq.origin() THEN 'held'
 		WHEN NOT j.enabled OR r.oid IS NULL THEN 'stopped'
 		WHEN j.last_error IS NOT NULL OR j.scan_error IS NOT NULL THEN 'failing'
-		WHEN j.lag OPERATOR(pg_catalog.>) j.allowed THEN 'late'
+		WHEN j.lag OPERATOR(pg_catalog.>) j.allowed AND (j.last_scan_at IS NOT NULL OR w.pid IS NULL) THEN 'late'
 		WHEN j.last_scan_at IS NULL OR EXISTS (SELECT FROM accessreq.quarantined_item q
 			WHERE q.server OPERATOR(pg_catalog.=) j.server) THEN 'partial'
 		ELSE 'ok'
@@ -813,15 +813,15 @@ SELECT j.server, j.owner, j.enabled,
 		WHEN NOT j.enabled AND j.first_enabled_at IS NULL THEN 'accessreq.start_sync() was never called'
 		WHEN NOT j.enabled THEN 'stopped by accessreq.stop_sync()'
 		WHEN j.last_error IS NOT NULL OR j.scan_error IS NOT NULL THEN coalesce(j.last_error, j.scan_error)
-		WHEN w.pid IS NULL THEN w.state
-		WHEN j.lag OPERATOR(pg_catalog.>) j.allowed THEN 'the last pull that ended well is too long ago'
+		WHEN j.lag OPERATOR(pg_catalog.>) j.allowed AND w.pid IS NULL AND NOT pg_catalog.pg_is_in_recovery() THEN w.state
+		WHEN j.lag OPERATOR(pg_catalog.>) j.allowed AND j.last_scan_at IS NOT NULL THEN 'the last pull that ended well is too long ago'
 		WHEN j.last_scan_at IS NULL THEN 'the first full scan has not ended'
 		WHEN EXISTS (SELECT FROM accessreq.quarantined_item q WHERE q.server OPERATOR(pg_catalog.=) j.server)
 			THEN 'accessreq.quarantined_item has items that could not be stored'
 	END AS reason,
 	pg_catalog.date_part('epoch', pg_catalog.clock_timestamp() OPERATOR(pg_catalog.-) j.last_success_at) AS lag_seconds,
 	j.last_success_at,
-	j.failures OPERATOR(pg_catalog.+) CASE WHEN j.scan_error IS NULL THEN 0 ELSE j.scan_failures END AS failures,
+	j.failures OPERATOR(pg_catalog.+) CASE WHEN j.scan_error IS NULL OR j.last_scan_at IS NULL THEN 0 ELSE j.scan_failures END AS failures,
 	j.next_attempt_at,
 	j.retry_after,
 	coalesce(j.last_error, j.scan_error) AS last_error,
@@ -878,7 +878,11 @@ FROM (
 	WHERE r.finished IS NULL
 	-- a process that has gone could not say so
 	AND EXISTS (SELECT FROM pg_catalog.pg_locks l
+		JOIN pg_catalog.pg_database d ON d.oid OPERATOR(pg_catalog.=) l.database
+		JOIN pg_catalog.pg_foreign_server f ON f.oid OPERATOR(pg_catalog.=) l.objid
 		WHERE l.locktype OPERATOR(pg_catalog.=) 'object' AND l.granted
+		AND d.datname OPERATOR(pg_catalog.=) pg_catalog.current_database()
+		AND f.srvname OPERATOR(pg_catalog.=) r.server::pg_catalog.name
 		AND l.classid OPERATOR(pg_catalog.=) 'pg_catalog.pg_foreign_server'::pg_catalog.regclass
 		AND l.objsubid OPERATOR(pg_catalog.=) 1 AND l.pid OPERATOR(pg_catalog.=) r.pid)
 ) p;

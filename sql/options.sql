@@ -47,7 +47,7 @@ SELECT url, pg_temp.url(url) FROM unnest(ARRAY['https://acme.api.identitynow.com
 	'https://acme.api.identitynow.com/beta/', 'https://acme.api.identitynow.com/x/v2024',
 	'https://acme.api.identitynow.com/v1']) url;
 SELECT pg_temp.url('https://acme.api.identitynow.com/vault');
-SELECT url, pg_temp.url(url) FROM unnest(ARRAY['https://me:pw@acme.api.identitynow.com', 'https://me@acme.api.identitynow.com',
+SELECT translate(url, E'\r\n', '~~'), pg_temp.url(url) FROM unnest(ARRAY['https://me:pw@acme.api.identitynow.com', 'https://me@acme.api.identitynow.com',
 	'https://acme.api.identitynow.com?x=1', 'https://acme.api.identitynow.com#x',
 	'acme.api.identitynow.com', 'ftp://acme.api.identitynow.com', '', 'https://', 'https:///path',
 	'https://acme.api.identitynow.com:0', 'https://acme.api.identitynow.com:65536', 'https://acme.api.identitynow.com:x',

@@ -96,6 +96,7 @@ struct Call
 	bool		fetches;		/* others may wait for its token */
 	bool		was_sent;		/* an earlier try may have arrived */
 	int64		not_before;
+	int64		held_since;		/* others are in the way; 0: none */
 	int64		deadline;		/* for everything; moves for a patient call */
 	int			retries;
 	int			limited;		/* 429s so far */
@@ -282,6 +283,7 @@ wake_token_waiters(Call *fetcher)
 		{
 			MemoryContext old = MemoryContextSwitchTo(other->cxt);
 
+			other->limited_us = fetcher->limited_us;
 			end_call(other, api_error_copy(fetcher->error));
 			MemoryContextSwitchTo(old);
 		}
@@ -780,10 +782,17 @@ advance_all(CallSet *set)
 		MemoryContext old;
 
 		/* one that ends lets another go */
-		if (under_way >= MAX_UNDER_WAY && call->not_before <= now)
+		if (under_way >= MAX_UNDER_WAY && call->state == CALL_WAITING && call->not_before <= now)
+		{
+			if (call->held_since == 0)
+				call->held_since = now;
 			continue;
+		}
 		if (call->state == CALL_WAITING && call->not_before <= now)
 		{
+			if (call->held_since != 0 && call->spec.patient)
+				call->deadline += now - call->held_since;
+			call->held_since = 0;
 			old = MemoryContextSwitchTo(call->cxt);
 			advance(call);
 			MemoryContextSwitchTo(old);

@@ -44,6 +44,9 @@
 #define LAST_RETRY "10 minutes"
 #define MAX_DOUBLINGS 10
 
+/* A run without an end that began so long ago is none: its process is gone. */
+#define LONGEST_RUN "7 days"
+
 /* Who listens hears of each page that changed something. */
 #define NOTIFY_CHANNEL "accessreq"
 
@@ -749,10 +752,12 @@ job_succeed(JobRun *run, const PullMarks *marks, TimestampTz scan_started)
 		run_sql("UPDATE accessreq.sync_job SET failures = 0, last_error = NULL,"
 				" scan_failures = CASE WHEN $6 IS NULL THEN scan_failures ELSE 0 END,"
 				" scan_error = CASE WHEN $6 IS NULL THEN scan_error END,"
-				" retry_after = NULL, last_success_at = pg_catalog.clock_timestamp(),"
-				" next_attempt_at = CASE WHEN $6 IS NULL"
-				" THEN greatest($2 + every, pg_catalog.clock_timestamp())"
-				" ELSE coalesce(next_attempt_at, pg_catalog.clock_timestamp()) END,"
+				" retry_after = CASE WHEN retry_after > pg_catalog.clock_timestamp() THEN retry_after END,"
+				" last_success_at = pg_catalog.clock_timestamp(),"
+				" next_attempt_at = greatest(retry_after, CASE"
+				" WHEN $6 IS NULL THEN greatest($2 + every, pg_catalog.clock_timestamp())"
+				" WHEN last_scan_at IS NULL THEN pg_catalog.clock_timestamp()"
+				" ELSE coalesce(next_attempt_at, pg_catalog.clock_timestamp()) END),"
 				" created_watermark = greatest(created_watermark, $3),"
 				" modified_watermark = greatest(modified_watermark, $4),"
 				" null_modified = coalesce($5, null_modified),"
@@ -768,7 +773,12 @@ job_succeed(JobRun *run, const PullMarks *marks, TimestampTz scan_started)
 #define RETRY_AT(failures) \
 	"pg_catalog.clock_timestamp() + greatest($3 * interval '1 second'," \
 	" least(interval '" LAST_RETRY "', greatest(every, interval '" FIRST_RETRY "')" \
-	" * pg_catalog.power(2::float8, least(" failures ", " CppAsString2(MAX_DOUBLINGS) "))))"
+	" * pg_catalog.power(2::float8, greatest(least(" failures ", " CppAsString2(MAX_DOUBLINGS) "), 0))))"
+
+/* What the tenant said last stands; or what it said before, while that is to come. */
+#define RETRY_AFTER \
+	"CASE WHEN $3 > 0 THEN pg_catalog.clock_timestamp() + $3 * interval '1 second'" \
+	" WHEN retry_after > pg_catalog.clock_timestamp() THEN retry_after END"
 
 /* A failure of the owner's: noted on the job, and when it is tried again. */
 static void
@@ -781,10 +791,9 @@ fail_job(const char *server, const char *owner, const char *error, int64 retry_u
 	add_arg(&args, FLOAT8OID, Float8GetDatum((double) retry_us / USECS_PER_SEC), false);
 	add_text(&args, owner);
 	add_arg(&args, INT4OID, Int32GetDatum(counted ? 1 : 0), false);
-	run_sql("UPDATE accessreq.sync_job SET failures = failures + 1 - $5, last_error = $2,"
-			" retry_after = CASE WHEN $3 > 0 THEN pg_catalog.clock_timestamp()"
-			" + $3 * interval '1 second' END,"
-			" next_attempt_at = " RETRY_AT("failures - $5")
+	run_sql("UPDATE accessreq.sync_job SET failures = greatest(failures + 1 - $5, 1), last_error = $2,"
+			" retry_after = " RETRY_AFTER ","
+			" next_attempt_at = greatest(retry_after, " RETRY_AT("failures - $5") ")"
 			" WHERE server = $1 AND owner = $4", &args, SPI_OK_UPDATE);
 }
 
@@ -805,11 +814,10 @@ fail_scan(const JobRun *run, const char *error, int64 retry_us, bool again)
 	add_arg(&args, INT4OID, Int32GetDatum(run->counted ? 1 : 0), false);
 	add_arg(&args, BOOLOID, BoolGetDatum(again), false);
 	run_sql("UPDATE accessreq.sync_job SET"
-			" scan_failures = scan_failures + 1 - $5, scan_error = $2,"
+			" scan_failures = greatest(scan_failures + 1 - $5, 1), scan_error = $2,"
 			" failures = CASE WHEN last_scan_at IS NULL THEN failures + 1 ELSE failures END,"
 			" last_error = CASE WHEN last_scan_at IS NULL THEN $2 ELSE last_error END,"
-			" retry_after = CASE WHEN $3 > 0 THEN pg_catalog.clock_timestamp()"
-			" + $3 * interval '1 second' ELSE retry_after END,"
+			" retry_after = " RETRY_AFTER ","
 			" next_attempt_at = CASE WHEN $3 > 0 OR last_scan_at IS NULL"
 			" THEN " RETRY_AT("scan_failures - $5") " ELSE next_attempt_at END,"
 			" next_scan_at = CASE WHEN $6 THEN " RETRY_AT("scan_failures - $5")
@@ -918,9 +926,11 @@ job_expire_runs(int most)
 	add_arg(&args, INT4OID, Int32GetDatum(most), false);
 	/* the oldest have the lowest numbers: no index is needed to find them */
 	n = run_sql("DELETE FROM accessreq.sync_run WHERE run_id = ANY (ARRAY("
-				"SELECT run_id FROM (SELECT run_id, finished FROM accessreq.sync_run"
+				"SELECT run_id FROM (SELECT run_id, started, finished FROM accessreq.sync_run"
 				" ORDER BY run_id LIMIT $2) r"
-				" WHERE finished < pg_catalog.clock_timestamp() - $1 * interval '1 minute'))",
+				" WHERE finished < pg_catalog.clock_timestamp() - $1 * interval '1 minute'"
+				" OR (finished IS NULL AND started < pg_catalog.clock_timestamp()"
+				" - $1 * interval '1 minute' - interval '" LONGEST_RUN "')))",
 				&args, SPI_OK_DELETE);
 	writer_leave(&state);
 	return n;

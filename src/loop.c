@@ -293,6 +293,33 @@ start_fetch(LoopRun *loop, const PullFetch *fetch)
 	dlist_push_tail(&loop->fetches, &tag->node);
 }
 
+static LoopWindow *
+find_window(LoopRun *loop, const PullLane *lane)
+{
+	dlist_iter	iter;
+
+	dlist_foreach(iter, &loop->windows)
+	{
+		LoopWindow *window = dlist_container(LoopWindow, node, iter.cur);
+
+		if (window->lane == lane)
+			return window;
+	}
+	return NULL;
+}
+
+static void
+forget_window(LoopRun *loop, const PullLane *lane)
+{
+	LoopWindow *window = find_window(loop, lane);
+
+	if (window == NULL)
+		return;
+	dlist_delete(&window->node);
+	idset_free(window->expected);
+	pfree(window);
+}
+
 /*
  * What a window should return is read before it is asked for: what is stored
  * meanwhile is not missing.
@@ -301,14 +328,34 @@ static void
 open_window(LoopRun *loop, PullLane *lane)
 {
 	PullRange	range = pull_range(loop->pull, lane);
-	LoopWindow *window = MemoryContextAlloc(loop->cxt, sizeof(LoopWindow));
+	LoopWindow *window;
 
 	if (!loop->run->is_owner)
 		return;
+	forget_window(loop, lane);
+	window = MemoryContextAlloc(loop->cxt, sizeof(LoopWindow));
 	window->lane = lane;
 	window->expected = idset_create(loop->cxt, API_MAX_PAGE);
 	stored_range(loop->run->server, &range, window->expected);
 	dlist_push_tail(&loop->windows, &window->node);
+}
+
+/* A lock that the tables want may not be had: then it is asked for later. */
+static void
+ask(LoopRun *loop, const PullFetch *fetch)
+{
+	PG_TRY();
+	{
+		if (fetch->begins)
+			open_window(loop, fetch->lane);
+		start_fetch(loop, fetch);
+	}
+	PG_CATCH();
+	{
+		pull_unfetch(loop->pull, fetch->lane);
+		PG_RE_THROW();
+	}
+	PG_END_TRY();
 }
 
 /* Rows that are open here and were in no page of this cycle. */
@@ -363,9 +410,7 @@ take_step(LoopRun *loop)
 	switch (pull_next(loop->pull, &fetch))
 	{
 		case PULL_FETCH:
-			if (fetch.begins)
-				open_window(loop, fetch.lane);
-			start_fetch(loop, &fetch);
+			ask(loop, &fetch);
 			return true;
 		case PULL_ASK_OPEN:
 			give_open(loop);
@@ -455,21 +500,6 @@ describe_items(const LoopPage *page, bool wants_times)
 	}
 	MemoryContextDelete(cxt);
 	return items;
-}
-
-static LoopWindow *
-find_window(LoopRun *loop, const PullLane *lane)
-{
-	dlist_iter	iter;
-
-	dlist_foreach(iter, &loop->windows)
-	{
-		LoopWindow *window = dlist_container(LoopWindow, node, iter.cur);
-
-		if (window->lane == lane)
-			return window;
-	}
-	return NULL;
 }
 
 /* These ids are not missing. */
@@ -597,18 +627,6 @@ end_window(LoopRun *loop, LoopPage *page)
 						  idset_ids(window->expected), (int) idset_size(window->expected));
 }
 
-static void
-forget_window(LoopRun *loop, LoopPage *page)
-{
-	LoopWindow *window = find_window(loop, page->lane);
-
-	if (window == NULL)
-		return;
-	dlist_delete(&window->node);
-	idset_free(window->expected);
-	pfree(window);
-}
-
 /* What was a candidate and came back is none. */
 static void
 keep_returned(LoopRun *loop, const LoopPage *page)
@@ -692,7 +710,7 @@ forget_page(LoopRun *loop)
 
 	loop->npages--;
 	if (page->ends)
-		forget_window(loop, page);
+		forget_window(loop, page->lane);
 	call_free(page->call);
 	MemoryContextDelete(page->cxt);
 }

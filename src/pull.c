@@ -693,6 +693,13 @@ pull_next(Pull *pull, PullFetch *fetch)
 	return action;
 }
 
+void
+pull_unfetch(Pull *pull, PullLane *lane)
+{
+	lane->fetching = false;
+	pull->under_way--;
+}
+
 /* -------------------------------------------------------------- pages by id */
 
 static char *

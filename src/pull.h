@@ -152,6 +152,9 @@ extern Pull *pull_create(const PullPlan *plan);
 
 extern PullAction pull_next(Pull *pull, PullFetch *fetch);
 
+/* What pull_next() wanted could not be asked for: it will want it again. */
+extern void pull_unfetch(Pull *pull, PullLane *lane);
+
 /*
  * Hand in a page.  Returns NULL, or what makes it impossible to go on: then the
  * run ends as an error.  *ends tells that it was the last page of a window or

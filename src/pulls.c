@@ -25,13 +25,11 @@
 #include "miscadmin.h"
 #include "pulls.h"
 #include "storage/latch.h"
-#include "storage/lmgr.h"
 #include "stored.h"
 #include "token.h"
 #include "unit.h"
 #include "utils/memutils.h"
 #include "utils/timestamp.h"
-#include "writer.h"
 
 /*
  * A Retry-After longer than this ends the run: it is noted on the job, and so
@@ -384,14 +382,20 @@ static void
 check_rights(void *arg)
 {
 	PulledJob  *j = arg;
+	const Tenant *t;
 
 	if (!j->job.may)
 		ereport(ERROR,
 				(errcode(ERRCODE_INSUFFICIENT_PRIVILEGE),
 				 errmsg("role \"%s\" has no EXECUTE on accessreq.start_sync() any more",
 						j->job.owner_name)));
-	(void) tenant_open(tenant_resolve(j->job.server, j->job.owner), j->job.owner,
-					   CurrentMemoryContext);
+	t = tenant_open(tenant_resolve(j->job.server, j->job.owner), j->job.owner,
+					CurrentMemoryContext);
+	if (j->tenant != NULL && (t->serverid != j->tenant->serverid || t->umid != j->tenant->umid))
+		ereport(ERROR,
+				(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
+				 errmsg("server \"%s\" or its user mapping was dropped and created anew",
+						j->job.server)));
 }
 
 static void
@@ -474,7 +478,6 @@ start_run(PulledJob *j, PullRun *r, PullKind kind, const PullRun *beside)
 	r->run = job_begin(j->tenant, kind, false, beside->loop ? beside->run->run_id : 0);
 	if (kind == PULL_SCAN || !j->has_run)
 		job_count_ahead(r->run);
-	j->has_run = true;
 	r->loop = loop_open(j->tenant, j->pulls->calls, r->run, PATIENCE_US);
 	r->ask = true;
 	MemoryContextSwitchTo(old);
@@ -527,18 +530,26 @@ put_off(PulledJob *j)
 	pause_job(j, FIRST_LOCK_PAUSE_US);
 }
 
+/* A pull that cannot begin: later, or a failure. */
+static void
+end_beginning(PulledJob *j, const ErrorData *error)
+{
+	if (is_passing(error) && !unit_lost_locks())
+	{
+		release(j);
+		put_off(j);
+	}
+	else
+		fail_job(j, error->message, 0);
+}
+
 static void
 begin(PulledJob *j)
 {
 	ErrorData  *error = run_unit(j, begin_pull, j);
 
-	if (error != NULL && is_passing(error) && !unit_lost_locks())
-	{
-		release(j);
-		put_off(j);
-	}
-	else if (error != NULL)
-		fail_job(j, error->message, 0);
+	if (error != NULL)
+		end_beginning(j, error);
 	else if (is_under_way(j) && !j->locked)
 	{
 		/* a session pulls it now: that is as good */
@@ -563,13 +574,8 @@ take_token(PulledJob *j)
 	call_free(j->token);
 	j->token = NULL;
 	error = run_unit(j, claim, j);
-	if (error != NULL && is_passing(error) && !unit_lost_locks())
-	{
-		release(j);
-		put_off(j);
-	}
-	else if (error != NULL)
-		fail_job(j, error->message, 0);
+	if (error != NULL)
+		end_beginning(j, error);
 	else if (!j->is_fit)
 	{
 		release(j);
@@ -585,7 +591,10 @@ start_runs(PulledJob *j)
 	ErrorData  *error = run_unit(j, start_what_is_due, j);
 
 	if (error == NULL)
+	{
+		j->has_run = j->has_run || j->cycle.loop != NULL || j->scan.loop != NULL;
 		return;
+	}
 	/* what was begun in a transaction that is undone has no row */
 	if (!had_cycle)
 		close_run(&j->cycle);
@@ -599,15 +608,9 @@ start_runs(PulledJob *j)
 
 /* ------------------------------------------------------------------- a run goes on */
 
-/*
- * To ask for a page is a step that cannot be taken twice, so the one lock that
- * it may want is taken first.  What writes can be: the pull moves on when it is
- * told of it.
- */
 static void
 ask_for_pages(void *arg)
 {
-	LockRelationOid(writer_table("request_status"), AccessShareLock);
 	loop_fetch(((PullRun *) arg)->loop);
 }
 
@@ -655,7 +658,10 @@ store_page_of(PulledJob *j, PullRun *r)
 	if (error != NULL)
 	{
 		*r->run = before;
-		fail_run(j, r, error->message);
+		if (is_passing(error) && !unit_lost_locks())
+			put_back(r);
+		else
+			fail_run(j, r, error->message);
 	}
 	else if (is_passing(s.error))
 		put_back(r);
@@ -729,7 +735,7 @@ step(PulledJob *j, PullRun *r)
 		error = run_unit(j, ask_for_pages, r);
 		if (unit_ground() != UNIT_OK)
 			return;
-		/* it can be done again: see ask_for_pages() */
+		/* the pull moves on when it is told, so it can be done again */
 		if (error != NULL && is_passing(error) && !unit_lost_locks())
 		{
 			r->ask = true;
@@ -768,7 +774,7 @@ expire_runs(void *arg)
 {
 	Pulls	   *pulls = arg;
 
-	if (job_expire_runs(EXPIRE_ROWS) < EXPIRE_ROWS)
+	if (job_expire_runs(EXPIRE_ROWS) == 0)
 		pulls->expiring = false;
 }
 
@@ -883,10 +889,14 @@ waits_for_network(Pulls *pulls)
 	return false;
 }
 
-/* All that is under way is given up; the jobs' next times stand. */
+/*
+ * All that is under way is given up, through no fault of theirs: it is taken up
+ * in a moment.
+ */
 static void
 give_up(Pulls *pulls)
 {
+	Failure		f = {NULL, NULL, "interrupted", 0};
 	dlist_iter	iter;
 
 	dlist_foreach(iter, &pulls->jobs)
@@ -895,8 +905,10 @@ give_up(Pulls *pulls)
 
 		if (!is_under_way(j))
 			continue;
+		f.j = j;
 		if (unit_lost_locks())
 			j->locked = false;
+		(void) unit_run(break_off, &f);
 		release(j);
 		pause_job(j, TROUBLE_PAUSE_US);
 	}
@@ -974,10 +986,14 @@ static long
 poll(Pulls *pulls)
 {
 	Taking		t = {pulls, -1, false};
+	ErrorData  *error;
 
 	if (!waits_for_network(pulls))
 		return -1;
-	if (unit_run(take_calls, &t) != NULL)
+	error = unit_run(take_calls, &t);
+	if (error != NULL && is_passing(error) && !unit_lost_locks())
+		return FIRST_LOCK_PAUSE_US / 1000;
+	if (error != NULL)
 	{
 		/* memory, most likely: nobody knows what was taken in */
 		give_up(pulls);

@@ -264,7 +264,7 @@ clear_up(const Session *session, const JobRun *run)
 		}
 		CHECK_FOR_INTERRUPTS();
 	} while (n >= EXPIRE_ROWS);
-	while (job_expire_runs(EXPIRE_ROWS) >= EXPIRE_ROWS)
+	while (job_expire_runs(EXPIRE_ROWS) > 0)
 		SPI_commit();
 	SPI_commit();
 }

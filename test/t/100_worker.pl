@@ -71,6 +71,8 @@ ok(poll_until('the worker to be known', sub { $admin->value('SELECT pid FROM acc
 is($admin->value('SELECT state FROM accessreq.worker()'), 'running', 'as running');
 is($admin->value('SELECT accessreq.start_worker()'), $pid, 'start_worker() finds that it runs');
 
+is($admin->value("SELECT query FROM pg_stat_activity WHERE pid = $pid"), 'pulling', 'its activity is a static text');
+
 # Idle: nothing wakes it.
 sub wakeups
 {
@@ -152,10 +154,14 @@ sub hang
 }
 $node->safe_psql('postgres', 'CREATE DATABASE other');
 hang();
-is($admin->value("SELECT count(*) FROM pg_stat_activity WHERE pid = (SELECT pid FROM accessreq.worker()) AND (xact_start IS NOT NULL OR backend_xmin IS NOT NULL)"),
-	'0', 'while it waits for the tenant a worker has neither transaction nor snapshot');
-is($admin->value("SELECT string_agg(locktype || ' ' || classid::regclass || ' ' || objsubid || ' ' || mode, ', ' ORDER BY classid::regclass::text) FROM pg_locks WHERE pid = (SELECT pid FROM accessreq.worker())"),
-	'object pg_extension 1 ExclusiveLock, object pg_foreign_server 1 ExclusiveLock', 'nor a lock but its own and that of the pull');
+ok(poll_until('no transaction', sub { $admin->value("SELECT count(*) FROM pg_stat_activity WHERE pid = (SELECT pid FROM accessreq.worker()) AND (xact_start IS NOT NULL OR backend_xmin IS NOT NULL)") == 0 }),
+	'while it waits for the tenant a worker has neither transaction nor snapshot');
+is($admin->value("SELECT wait_event FROM pg_stat_activity WHERE pid = (SELECT pid FROM accessreq.worker())"),
+	$admin->value("SELECT current_setting('server_version_num')::int >= 170000") eq 't' ? 'AccessreqHttp' : 'Extension', 'what it waits for has a name (17 and later)');
+# (in between it looks at its jobs)
+my $locks = "SELECT string_agg(locktype || ' ' || classid::regclass || ' ' || objsubid || ' ' || mode, ', ' ORDER BY classid::regclass::text) FROM pg_locks WHERE pid = (SELECT pid FROM accessreq.worker())";
+ok(poll_until('no other lock', sub { $admin->value($locks) eq 'object pg_extension 1 ExclusiveLock, object pg_foreign_server 1 ExclusiveLock' }),
+	'nor a lock but its own and that of the pull') or diag($admin->value($locks));
 cmp_ok(timed($admin, 'DROP DATABASE other', 'DROP DATABASE of another'), '<', 1000, 'is not held up');
 cmp_ok(timed($admin, 'ALTER EXTENSION accessreq UPDATE', 'ALTER EXTENSION'), '<', 1000, 'is not held up');
 cmp_ok(timed($admin, 'CREATE INDEX CONCURRENTLY i ON accessreq.request_status (item_name)', 'CREATE INDEX CONCURRENTLY'), '<', 5000, 'is not held up');

@@ -200,6 +200,31 @@ health_becomes('large', 'ok', undef, 'where that is allowed');
 is(value("SELECT count(*) FROM accessreq.request_status WHERE server = 'large' AND missing_since IS NOT NULL"), int(@gone / 2) + 1, 'they are marked');
 value("ALTER SYSTEM RESET accessreq.missing_limit; SELECT pg_reload_conf()");
 
+# The server is made anew while it is pulled.
+$large->fault('hang', path => 'limit=1&', count => -1);
+value("UPDATE accessreq.sync_job SET next_scan_at = now() WHERE server = 'large'");
+start('large');
+poll_until('a scan', sub { value("SELECT count(*) FROM accessreq.sync_progress WHERE server = 'large' AND kind = 'full'") == 1 });
+value("BEGIN; DROP SERVER large CASCADE; CREATE SERVER large FOREIGN DATA WRAPPER accessreq OPTIONS (base_url '" . $large->url
+	  . "', api 'v2024', rate_limit '0'); CREATE USER MAPPING FOR PUBLIC SERVER large OPTIONS (client_id 'tester', client_secret 'sandbox-secret'); COMMIT");
+ok(poll_until('the end of the pull', sub { value("SELECT count(*) FROM accessreq.sync_run WHERE server = 'large' AND error ~ 'created anew'") >= 1 }),
+	'a server that is dropped and made anew: the pull under way ends');
+$large->no_faults;
+health_becomes('large', 'ok', undef, 'and the next is of the new one');
+
+# REINDEX locks an index, which a window that begins wants.
+my $reindexer = new_session($node);
+$reindexer->value('BEGIN; REINDEX INDEX accessreq.request_status_modified_idx');
+value("UPDATE accessreq.sync_job SET next_scan_at = now() WHERE server = 'large'");
+$n = value($scans);
+value('SELECT pg_sleep(3)');
+$reindexer->value('COMMIT');
+$reindexer->quit;
+start('large');
+ok(poll_until('a scan', sub { value("$scans AND finished IS NOT NULL AND error IS NULL") > 0 && value($scans) > $n
+	  && value("SELECT count(*) FROM accessreq.sync_progress WHERE server = 'large'") == 0 }), 'an index that is locked for a while holds a scan up and no more');
+health_becomes('large', 'ok', undef, 'afterwards');
+
 # Late is what nobody pulls.
 value("SELECT accessreq.stop_worker()");
 value("UPDATE accessreq.sync_job SET last_success_at = now() - interval '10 minutes'");
