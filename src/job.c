@@ -381,7 +381,7 @@ check_member(const char *server, const char *owner)
  * who does.  What the first one's token saw is not what the new one's sees, so
  * it begins with a full scan.
  */
-static bool
+static void
 take_over(const char *server, Oid userid)
 {
 	Args		args = {0};
@@ -389,12 +389,12 @@ take_over(const char *server, Oid userid)
 	add_text(&args, server);
 	add_text(&args, GetUserNameFromId(userid, false));
 	add_arg(&args, OIDOID, ObjectIdGetDatum(userid), false);
-	return run_sql("UPDATE accessreq.sync_job SET owner = $2, owner_oid = $3, failures = 0,"
-				   " scan_failures = 0, last_error = NULL, scan_error = NULL, last_scan_at = NULL, next_scan_at = NULL,"
-				   " created_watermark = NULL, modified_watermark = NULL, null_modified = 0"
-				   " WHERE server = $1 AND first_enabled_at IS NULL"
-				   " AND (owner IS DISTINCT FROM $2 OR owner_oid IS DISTINCT FROM $3)",
-				   &args, SPI_OK_UPDATE) > 0;
+	run_sql("UPDATE accessreq.sync_job SET owner = $2, owner_oid = $3, failures = 0,"
+			" scan_failures = 0, last_error = NULL, scan_error = NULL, last_scan_at = NULL, next_scan_at = NULL,"
+			" created_watermark = NULL, modified_watermark = NULL, null_modified = 0"
+			" WHERE server = $1 AND first_enabled_at IS NULL"
+			" AND (owner IS DISTINCT FROM $2 OR owner_oid IS DISTINCT FROM $3)",
+			&args, SPI_OK_UPDATE);
 }
 
 static void
@@ -434,7 +434,7 @@ job_enable(const char *server, Oid userid, const JobSchedule *schedule)
 
 	writer_enter(&state);
 	insert_job(server, userid);
-	(void) take_over(server, userid);
+	take_over(server, userid);
 	row = read_job(server, InvalidOid);
 	writer_leave(&state);
 	check_origin(server, row.origin);

@@ -223,6 +223,12 @@ break_off(void *arg)
 		job_break_off(f->j->scan.run, f->message);
 }
 
+static const char *
+kind_name(PullKind kind)
+{
+	return kind == PULL_SCAN ? "full scan" : "cycle";
+}
+
 static void
 log_failure(const PulledJob *j, const char *what, const char *message)
 {
@@ -260,17 +266,22 @@ fail_run(PulledJob *j, PullRun *r, const char *message)
 {
 	Failure		f = {j, r, message, 0};
 
-	log_failure(j, r->run->kind == PULL_SCAN ? "full scan" : "cycle", message);
+	log_failure(j, kind_name(r->run->kind), message);
 	if (run_unit(j, note_failed_run, &f) != NULL && run_unit(j, note_failure, &f) != NULL)
 		pause_job(j, TROUBLE_PAUSE_US);
 	j->pulls->look = true;
 	close_run(r);
 }
 
-/* Errors that pass by themselves, and say nothing about what was to be written. */
+/*
+ * Errors that pass by themselves, and say nothing about what was to be written;
+ * but with the locks gone nothing can go on as it was.
+ */
 static bool
 is_passing(const ErrorData *error)
 {
+	if (unit_lost_locks())
+		return false;
 	switch (error->sqlerrcode)
 	{
 		case ERRCODE_LOCK_NOT_AVAILABLE:
@@ -483,8 +494,7 @@ start_run(PulledJob *j, PullRun *r, PullKind kind, const PullRun *beside)
 	MemoryContextSwitchTo(old);
 	ereport(kind == PULL_SCAN ? LOG : DEBUG1,
 			(errcode(ERRCODE_SUCCESSFUL_COMPLETION),
-			 errmsg("%s of server \"%s\" started",
-					kind == PULL_SCAN ? "full scan" : "cycle", j->job.server)));
+			 errmsg("%s of server \"%s\" started", kind_name(kind), j->job.server)));
 }
 
 /* A cycle goes on from what a scan has found. */
@@ -534,7 +544,7 @@ put_off(PulledJob *j)
 static void
 end_beginning(PulledJob *j, const ErrorData *error)
 {
-	if (is_passing(error) && !unit_lost_locks())
+	if (is_passing(error))
 	{
 		release(j);
 		put_off(j);
@@ -600,7 +610,7 @@ start_runs(PulledJob *j)
 		close_run(&j->cycle);
 	if (!had_scan)
 		close_run(&j->scan);
-	if (is_passing(error) && !unit_lost_locks())
+	if (is_passing(error))
 		put_off(j);
 	else
 		fail_job(j, error->message, 0);
@@ -658,7 +668,7 @@ store_page_of(PulledJob *j, PullRun *r)
 	if (error != NULL)
 	{
 		*r->run = before;
-		if (is_passing(error) && !unit_lost_locks())
+		if (is_passing(error))
 			put_back(r);
 		else
 			fail_run(j, r, error->message);
@@ -679,17 +689,16 @@ static void
 log_end(const PulledJob *j, const PullRun *r)
 {
 	const JobRun *run = r->run;
-	bool		scan = run->kind == PULL_SCAN;
-	bool		quiet = !scan && run->counts.added + run->counts.changed == 0;
+	bool		quiet = run->kind == PULL_CYCLE && run->counts.added + run->counts.changed == 0;
 
 	if (loop_end(r->loop) == LOOP_FAILED)
-		log_failure(j, scan ? "full scan" : "cycle", loop_error(r->loop));
+		log_failure(j, kind_name(run->kind), loop_error(r->loop));
 	else
 		ereport(quiet ? DEBUG1 : LOG,
 				(errcode(ERRCODE_SUCCESSFUL_COMPLETION),
 				 errmsg("%s of server \"%s\" finished: " INT64_FORMAT " rows, " INT64_FORMAT " new, "
 						INT64_FORMAT " changed, " INT64_FORMAT " missing, " INT64_FORMAT " requests",
-						scan ? "full scan" : "cycle", j->job.server, run->counts.seen,
+						kind_name(run->kind), j->job.server, run->counts.seen,
 						run->counts.added, run->counts.changed, run->missing, run->calls.requests)));
 }
 
@@ -705,7 +714,7 @@ end_run(PulledJob *j, PullRun *r)
 	if (error != NULL)
 	{
 		*r->run = before;
-		if (is_passing(error) && !unit_lost_locks())
+		if (is_passing(error))
 			put_back(r);
 		else
 			fail_run(j, r, error->message);
@@ -736,7 +745,7 @@ step(PulledJob *j, PullRun *r)
 		if (unit_ground() != UNIT_OK)
 			return;
 		/* the pull moves on when it is told, so it can be done again */
-		if (error != NULL && is_passing(error) && !unit_lost_locks())
+		if (error != NULL && is_passing(error))
 		{
 			r->ask = true;
 			put_back(r);
@@ -991,7 +1000,7 @@ poll(Pulls *pulls)
 	if (!waits_for_network(pulls))
 		return -1;
 	error = unit_run(take_calls, &t);
-	if (error != NULL && is_passing(error) && !unit_lost_locks())
+	if (error != NULL && is_passing(error))
 		return FIRST_LOCK_PAUSE_US / 1000;
 	if (error != NULL)
 	{
