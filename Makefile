@@ -36,6 +36,7 @@ OBJS = \
 	src/row.o \
 	src/rowset.o \
 	src/session.o \
+	src/sql.o \
 	src/statement.o \
 	src/status.o \
 	src/store.o \

@@ -22,19 +22,17 @@
 #include "catalog/pg_type.h"
 #include "commands/async.h"
 #include "compat.h"
-#include "executor/spi.h"
 #include "job.h"
 #include "mb/pg_wchar.h"
 #include "miscadmin.h"
 #include "row.h"
+#include "sql.h"
 #include "utils/acl.h"
 #include "utils/builtins.h"
 #include "utils/lsyscache.h"
 #include "utils/snapmgr.h"
 #include "utils/timestamp.h"
 #include "writer.h"
-
-#define MAX_ARGS 20
 
 /*
  * Pauses after failures: the job's own "every", but at least the first, doubled
@@ -49,93 +47,6 @@
 
 /* Who listens hears of each page that changed something. */
 #define NOTIFY_CHANNEL "accessreq"
-
-/* Arguments of a statement, built up one by one. */
-typedef struct Args
-{
-	int			n;
-	Oid			types[MAX_ARGS];
-	Datum		values[MAX_ARGS];
-	char		nulls[MAX_ARGS];
-} Args;
-
-static void
-add_arg(Args *args, Oid type, Datum value, bool isnull)
-{
-	Assert(args->n < MAX_ARGS);
-	args->types[args->n] = type;
-	args->values[args->n] = value;
-	args->nulls[args->n] = isnull ? 'n' : ' ';
-	args->n++;
-}
-
-static void
-add_text(Args *args, const char *text)
-{
-	add_arg(args, TEXTOID, text ? CStringGetTextDatum(text) : (Datum) 0, text == NULL);
-}
-
-static void
-add_int8(Args *args, int64 value)
-{
-	add_arg(args, INT8OID, Int64GetDatum(value), false);
-}
-
-static uint64
-run_sql(const char *sql, Args *args, int expected)
-{
-	int			rc = SPI_execute_with_args(sql, args->n, args->types, args->values,
-										   args->nulls, false, 0);
-
-	if (rc != expected)
-		elog(ERROR, "unexpected result %d of a statement on sync_job or sync_run", rc);
-	return SPI_processed;
-}
-
-static void
-add_time(Args *args, TimestampTz t)
-{
-	add_arg(args, TIMESTAMPTZOID, TimestampTzGetDatum(t), t == DT_NOBEGIN);
-}
-
-/* A column of a row of the last result, palloc'd in the caller's context. */
-static char *
-row_value(uint64 row, int column)
-{
-	char	   *value = SPI_getvalue(SPI_tuptable->vals[row], SPI_tuptable->tupdesc, column);
-	char	   *copy = NULL;
-
-	if (value != NULL)
-	{
-		copy = SPI_palloc(strlen(value) + 1);
-		strcpy(copy, value);
-	}
-	return copy;
-}
-
-static char *
-result_text(int column)
-{
-	return row_value(0, column);
-}
-
-static TimestampTz
-result_time(uint64 row, int column)
-{
-	bool		isnull;
-	Datum		value = SPI_getbinval(SPI_tuptable->vals[row], SPI_tuptable->tupdesc,
-									  column, &isnull);
-
-	return isnull ? DT_NOBEGIN : DatumGetTimestampTz(value);
-}
-
-static bool
-result_true(uint64 row, int column)
-{
-	char	   *value = SPI_getvalue(SPI_tuptable->vals[row], SPI_tuptable->tupdesc, column);
-
-	return value != NULL && value[0] == 't';
-}
 
 /* --------------------------------------------------------------------- the job */
 
@@ -160,13 +71,13 @@ job_tenant_name(const Tenant *tenant, const char *token_says)
 static void
 insert_job(const char *server, Oid userid)
 {
-	Args		args = {0};
+	SqlArgs		args = {0};
 
-	add_text(&args, server);
-	add_text(&args, GetUserNameFromId(userid, false));
-	add_arg(&args, OIDOID, ObjectIdGetDatum(userid), false);
-	add_text(&args, job_origin_here());
-	run_sql("INSERT INTO accessreq.sync_job AS j (server, owner, owner_oid, origin)"
+	sql_add_text(&args, server);
+	sql_add_text(&args, GetUserNameFromId(userid, false));
+	sql_add_oid(&args, userid);
+	sql_add_text(&args, job_origin_here());
+	sql_run("INSERT INTO accessreq.sync_job AS j (server, owner, owner_oid, origin)"
 			" VALUES ($1, $2, $3, $4)"
 			" ON CONFLICT (server) DO UPDATE SET owner = $2, owner_oid = $3"
 			" WHERE j.owner IS NULL", &args, SPI_OK_INSERT);
@@ -201,15 +112,15 @@ static JobRow
 read_job(const char *server, Oid userid)
 {
 	JobRow		row = {0};
-	Args		args = {0};
+	SqlArgs		args = {0};
 	char	   *nulls;
 
 	row.keep_raw = true;
 	row.keep_since = DT_NOBEGIN;
-	add_text(&args, server);
-	add_arg(&args, OIDOID, ObjectIdGetDatum(userid), false);
-	add_text(&args, OidIsValid(userid) ? GetUserNameFromId(userid, false) : "");
-	if (run_sql("SELECT keep_raw, tenant, coalesce(owner_oid = $2 AND owner = $3, false),"
+	sql_add_text(&args, server);
+	sql_add_oid(&args, userid);
+	sql_add_text(&args, OidIsValid(userid) ? GetUserNameFromId(userid, false) : "");
+	if (sql_run("SELECT keep_raw, tenant, coalesce(owner_oid = $2 AND owner = $3, false),"
 				" origin, last_scan_at IS NULL,"
 				" last_scan_at IS NULL OR next_scan_at IS NULL"
 				" OR next_scan_at <= pg_catalog.clock_timestamp() OR " LAST_SCAN_UNFINISHED ","
@@ -219,20 +130,20 @@ read_job(const char *server, Oid userid)
 				" FROM accessreq.sync_job j WHERE server = $1", &args, SPI_OK_SELECT) == 0)
 		return row;
 	row.found = true;
-	row.keep_raw = result_true(0, 1);
-	row.tenant = result_text(2);
-	row.is_owner = result_true(0, 3);
-	row.origin = result_text(4);
-	row.first = result_true(0, 5);
-	row.scan_due = result_true(0, 6);
-	row.keep_since = result_time(0, 7);
-	row.marks.created_watermark = result_time(0, 8);
-	row.marks.modified_watermark = result_time(0, 9);
-	nulls = result_text(10);
+	row.keep_raw = sql_true(0, 1);
+	row.tenant = sql_text(0, 2);
+	row.is_owner = sql_true(0, 3);
+	row.origin = sql_text(0, 4);
+	row.first = sql_true(0, 5);
+	row.scan_due = sql_true(0, 6);
+	row.keep_since = sql_time(0, 7);
+	row.marks.created_watermark = sql_time(0, 8);
+	row.marks.modified_watermark = sql_time(0, 9);
+	nulls = sql_text(0, 10);
 	row.marks.null_modified = nulls ? strtoll(nulls, NULL, 10) : 0;
-	row.owner = result_text(11);
-	row.enabled = result_true(0, 12);
-	row.owner_is_here = result_true(0, 13);
+	row.owner = sql_text(0, 11);
+	row.enabled = sql_true(0, 12);
+	row.owner_is_here = sql_true(0, 13);
 	return row;
 }
 
@@ -294,13 +205,13 @@ char *
 job_origin(const char *server)
 {
 	WriterState state;
-	Args		args = {0};
+	SqlArgs		args = {0};
 	char	   *origin = NULL;
 
 	writer_enter_to_read(&state);
-	add_text(&args, server);
-	if (run_sql("SELECT origin FROM accessreq.sync_job WHERE server = $1", &args, SPI_OK_SELECT) > 0)
-		origin = result_text(1);
+	sql_add_text(&args, server);
+	if (sql_run("SELECT origin FROM accessreq.sync_job WHERE server = $1", &args, SPI_OK_SELECT) > 0)
+		origin = sql_text(0, 1);
 	writer_leave(&state);
 	return origin;
 }
@@ -328,11 +239,11 @@ job_check_origin(const char *server)
 static void
 remember_tenant(const char *server, const char *name)
 {
-	Args		args = {0};
+	SqlArgs		args = {0};
 
-	add_text(&args, server);
-	add_text(&args, name);
-	run_sql("UPDATE accessreq.sync_job SET tenant = $2 WHERE server = $1 AND tenant IS NULL",
+	sql_add_text(&args, server);
+	sql_add_text(&args, name);
+	sql_run("UPDATE accessreq.sync_job SET tenant = $2 WHERE server = $1 AND tenant IS NULL",
 			&args, SPI_OK_UPDATE);
 }
 
@@ -384,12 +295,12 @@ check_member(const char *server, const char *owner)
 static void
 take_over(const char *server, Oid userid)
 {
-	Args		args = {0};
+	SqlArgs		args = {0};
 
-	add_text(&args, server);
-	add_text(&args, GetUserNameFromId(userid, false));
-	add_arg(&args, OIDOID, ObjectIdGetDatum(userid), false);
-	run_sql("UPDATE accessreq.sync_job SET owner = $2, owner_oid = $3, failures = 0,"
+	sql_add_text(&args, server);
+	sql_add_text(&args, GetUserNameFromId(userid, false));
+	sql_add_oid(&args, userid);
+	sql_run("UPDATE accessreq.sync_job SET owner = $2, owner_oid = $3, failures = 0,"
 			" scan_failures = 0, last_error = NULL, scan_error = NULL, last_scan_at = NULL, next_scan_at = NULL,"
 			" created_watermark = NULL, modified_watermark = NULL, null_modified = 0"
 			" WHERE server = $1 AND first_enabled_at IS NULL"
@@ -398,25 +309,25 @@ take_over(const char *server, Oid userid)
 }
 
 static void
-add_interval(Args *args, const Interval *value)
+add_interval(SqlArgs *args, const Interval *value)
 {
-	add_arg(args, INTERVALOID, IntervalPGetDatum(value), value == NULL);
+	sql_add(args, INTERVALOID, IntervalPGetDatum(value), value == NULL);
 }
 
 /* Due at once, unless the tenant has told us to stay away. */
 static void
 enable(const char *server, const JobSchedule *schedule)
 {
-	Args		args = {0};
+	SqlArgs		args = {0};
 
-	add_text(&args, server);
+	sql_add_text(&args, server);
 	add_interval(&args, schedule->every);
 	add_interval(&args, schedule->reconcile_every);
 	add_interval(&args, schedule->keep);
-	add_arg(&args, BOOLOID, BoolGetDatum(schedule->keep_raw ? *schedule->keep_raw : false),
+	sql_add(&args, BOOLOID, BoolGetDatum(schedule->keep_raw ? *schedule->keep_raw : false),
 			schedule->keep_raw == NULL);
-	add_arg(&args, BOOLOID, BoolGetDatum(schedule->keep_for_ever), false);
-	run_sql("UPDATE accessreq.sync_job SET enabled = true,"
+	sql_add_bool(&args, schedule->keep_for_ever);
+	sql_run("UPDATE accessreq.sync_job SET enabled = true,"
 			" first_enabled_at = coalesce(first_enabled_at, pg_catalog.clock_timestamp()),"
 			" every = coalesce($2, every), reconcile_every = coalesce($3, reconcile_every),"
 			" keep = CASE WHEN NOT $6 THEN coalesce($4, keep) END, keep_raw = coalesce($5, keep_raw),"
@@ -454,7 +365,7 @@ void
 job_disable(const char *server)
 {
 	WriterState state;
-	Args		args = {0};
+	SqlArgs		args = {0};
 	JobRow		row;
 
 	writer_enter(&state);
@@ -466,8 +377,8 @@ job_disable(const char *server)
 				 errmsg("server \"%s\" has no job", server)));
 	check_member(server, row.owner);
 	writer_enter(&state);
-	add_text(&args, server);
-	run_sql("UPDATE accessreq.sync_job SET enabled = false WHERE server = $1",
+	sql_add_text(&args, server);
+	sql_run("UPDATE accessreq.sync_job SET enabled = false WHERE server = $1",
 			&args, SPI_OK_UPDATE);
 	writer_leave(&state);
 }
@@ -482,12 +393,12 @@ job_list(void)
 	MemoryContext cxt = CurrentMemoryContext;
 	List	   *jobs = NIL;
 	WriterState state;
-	Args		args = {0};
+	SqlArgs		args = {0};
 	uint64		n;
 
 	writer_enter_to_read(&state);
-	add_text(&args, job_origin_here());
-	n = run_sql("SELECT j.server, r.rolname, r.oid, pg_catalog.has_function_privilege(r.oid,"
+	sql_add_text(&args, job_origin_here());
+	n = sql_run("SELECT j.server, r.rolname, r.oid, pg_catalog.has_function_privilege(r.oid,"
 				" 'accessreq.start_sync(name, interval, interval, interval, boolean)', 'EXECUTE'),"
 				" j.last_scan_at IS NULL, CASE WHEN j.scan_failures > 0 THEN j.next_scan_at"
 				" WHEN j.last_scan_at IS NOT NULL AND NOT " LAST_SCAN_UNFINISHED
@@ -500,13 +411,13 @@ job_list(void)
 		MemoryContext old = MemoryContextSwitchTo(cxt);
 		Job		   *job = palloc0(sizeof(Job));
 
-		job->server = pstrdup(row_value(i, 1));
-		job->owner_name = pstrdup(row_value(i, 2));
-		job->owner = (Oid) strtoul(row_value(i, 3), NULL, 10);
-		job->may = result_true(i, 4);
-		job->first = result_true(i, 5);
-		job->scan_at = result_time(i, 6);
-		job->next_attempt_at = result_time(i, 7);
+		job->server = pstrdup(sql_text(i, 1));
+		job->owner_name = pstrdup(sql_text(i, 2));
+		job->owner = (Oid) strtoul(sql_text(i, 3), NULL, 10);
+		job->may = sql_true(i, 4);
+		job->first = sql_true(i, 5);
+		job->scan_at = sql_time(i, 6);
+		job->next_attempt_at = sql_time(i, 7);
 		jobs = lappend(jobs, job);
 		MemoryContextSwitchTo(old);
 	}
@@ -520,16 +431,16 @@ job_list(void)
 static char *
 last_cursor(const char *server, const char *owner)
 {
-	Args		args = {0};
+	SqlArgs		args = {0};
 	char	   *cursor = NULL;
 
-	add_text(&args, server);
-	add_text(&args, owner);
-	if (run_sql("SELECT CASE WHEN finished IS NULL OR error IS NOT NULL THEN cursor::text END"
+	sql_add_text(&args, server);
+	sql_add_text(&args, owner);
+	if (sql_run("SELECT CASE WHEN finished IS NULL OR error IS NOT NULL THEN cursor::text END"
 				" FROM accessreq.sync_run"
 				" WHERE server = $1 AND owner = $2 AND kind = 'full'"
 				" ORDER BY run_id DESC LIMIT 1", &args, SPI_OK_SELECT) > 0)
-		cursor = result_text(1);
+		cursor = sql_text(0, 1);
 	return cursor;
 }
 
@@ -540,11 +451,11 @@ last_cursor(const char *server, const char *owner)
 static void
 close_old_runs(const char *server, int64 beside)
 {
-	Args		args = {0};
+	SqlArgs		args = {0};
 
-	add_text(&args, server);
-	add_int8(&args, beside);
-	run_sql("UPDATE accessreq.sync_run"
+	sql_add_text(&args, server);
+	sql_add_int8(&args, beside);
+	sql_run("UPDATE accessreq.sync_run"
 			" SET finished = pg_catalog.clock_timestamp(), error = 'interrupted'"
 			" WHERE server = $1 AND finished IS NULL AND run_id <> $2", &args, SPI_OK_UPDATE);
 }
@@ -552,28 +463,28 @@ close_old_runs(const char *server, int64 beside)
 static int64
 next_run_id(void)
 {
-	Args		args = {0};
+	SqlArgs		args = {0};
 
-	run_sql("SELECT pg_catalog.nextval('accessreq.sync_run_run_id_seq')", &args, SPI_OK_SELECT);
-	return strtoll(result_text(1), NULL, 10);
+	sql_run("SELECT pg_catalog.nextval('accessreq.sync_run_run_id_seq')", &args, SPI_OK_SELECT);
+	return strtoll(sql_text(0, 1), NULL, 10);
 }
 
 /* The numbers of a run, in the order of RUN_COUNTS. */
 static void
-add_counts(Args *args, const JobRun *run)
+add_counts(SqlArgs *args, const JobRun *run)
 {
-	add_int8(args, run->run_id);
-	add_int8(args, run->pages);
-	add_int8(args, run->calls.requests);
-	add_int8(args, run->counts.seen);
-	add_int8(args, run->counts.added);
-	add_int8(args, run->counts.changed);
-	add_int8(args, run->missing);
-	add_int8(args, run->counts.quarantined);
-	add_int8(args, run->counts.replaced);
-	add_int8(args, run->calls.limited);
-	add_int8(args, run->before);
-	add_arg(args, INT8OID, Int64GetDatum(run->total), run->total < 0);
+	sql_add_int8(args, run->run_id);
+	sql_add_int8(args, run->pages);
+	sql_add_int8(args, run->calls.requests);
+	sql_add_int8(args, run->counts.seen);
+	sql_add_int8(args, run->counts.added);
+	sql_add_int8(args, run->counts.changed);
+	sql_add_int8(args, run->missing);
+	sql_add_int8(args, run->counts.quarantined);
+	sql_add_int8(args, run->counts.replaced);
+	sql_add_int8(args, run->calls.limited);
+	sql_add_int8(args, run->before);
+	sql_add(args, INT8OID, Int64GetDatum(run->total), run->total < 0);
 }
 
 #define RUN_COUNTS \
@@ -589,18 +500,18 @@ add_counts(Args *args, const JobRun *run)
 static void
 insert_run(JobRun *run, TimestampTz finished, const char *error)
 {
-	Args		args = {0};
+	SqlArgs		args = {0};
 
 	add_counts(&args, run);
-	add_text(&args, run->server);
-	add_text(&args, run->owner);
-	add_arg(&args, INT4OID, Int32GetDatum(MyProcPid), false);
-	add_text(&args, run->kind == PULL_SCAN ? "full" : "cycle");
-	add_time(&args, run->started);
-	add_text(&args, run->cursor);
-	add_time(&args, finished);
-	add_text(&args, error);
-	run_sql("INSERT INTO accessreq.sync_run (" RUN_COUNTS ", server, owner, pid, kind, started,"
+	sql_add_text(&args, run->server);
+	sql_add_text(&args, run->owner);
+	sql_add_int4(&args, MyProcPid);
+	sql_add_text(&args, run->kind == PULL_SCAN ? "full" : "cycle");
+	sql_add_time(&args, run->started);
+	sql_add_text(&args, run->cursor);
+	sql_add_time(&args, finished);
+	sql_add_text(&args, error);
+	sql_run("INSERT INTO accessreq.sync_run (" RUN_COUNTS ", server, owner, pid, kind, started,"
 			" cursor, finished, error) OVERRIDING SYSTEM VALUE"
 			" VALUES (" RUN_COUNTS_VALUES ", $13, $14, $15, $16, $17, $18::pg_catalog.jsonb, $19, $20)",
 			&args, SPI_OK_INSERT);
@@ -651,12 +562,12 @@ void
 job_count_ahead(JobRun *run)
 {
 	WriterState state;
-	Args		args = {0};
+	SqlArgs		args = {0};
 
 	writer_enter(&state);
-	add_text(&args, run->server);
-	add_text(&args, run->owner);
-	run_sql(run->kind == PULL_SCAN ?
+	sql_add_text(&args, run->server);
+	sql_add_text(&args, run->owner);
+	sql_run(run->kind == PULL_SCAN ?
 			"UPDATE accessreq.sync_job SET scan_failures = scan_failures + 1,"
 			" next_scan_at = " AFTER_CRASHES("scan_failures") ","
 			" next_attempt_at = CASE WHEN last_scan_at IS NULL"
@@ -697,13 +608,13 @@ job_note_run(JobRun *run)
 void
 job_note_page(JobRun *run, const char *cursor)
 {
-	Args		args = {0};
+	SqlArgs		args = {0};
 	WriterState state;
 
 	writer_enter(&state);
 	add_counts(&args, run);
-	add_text(&args, cursor);
-	run_sql(UPDATE_RUN ", cursor = coalesce($13::pg_catalog.jsonb, cursor) WHERE run_id = $1",
+	sql_add_text(&args, cursor);
+	sql_run(UPDATE_RUN ", cursor = coalesce($13::pg_catalog.jsonb, cursor) WHERE run_id = $1",
 			&args, SPI_OK_UPDATE);
 	writer_leave(&state);
 }
@@ -713,7 +624,7 @@ job_note_page(JobRun *run, const char *cursor)
 static void
 end_run(JobRun *run, const char *error, bool forget_cursor)
 {
-	Args		args = {0};
+	SqlArgs		args = {0};
 
 	if (!run->noted)
 	{
@@ -721,9 +632,9 @@ end_run(JobRun *run, const char *error, bool forget_cursor)
 		return;
 	}
 	add_counts(&args, run);
-	add_text(&args, error);
-	add_arg(&args, BOOLOID, BoolGetDatum(forget_cursor), false);
-	run_sql(UPDATE_RUN ", finished = pg_catalog.clock_timestamp(), error = $13,"
+	sql_add_text(&args, error);
+	sql_add_bool(&args, forget_cursor);
+	sql_run(UPDATE_RUN ", finished = pg_catalog.clock_timestamp(), error = $13,"
 			" cursor = CASE WHEN $14 THEN NULL ELSE cursor END WHERE run_id = $1",
 			&args, SPI_OK_UPDATE);
 }
@@ -731,25 +642,25 @@ end_run(JobRun *run, const char *error, bool forget_cursor)
 void
 job_succeed(JobRun *run, const PullMarks *marks, TimestampTz scan_started)
 {
-	Args		args = {0};
+	SqlArgs		args = {0};
 	WriterState state;
 
 	writer_enter(&state);
 	end_run(run, NULL, false);
 	if (run->is_owner)
 	{
-		add_text(&args, run->server);
-		add_time(&args, run->started);
-		add_time(&args, marks->created_watermark);
-		add_time(&args, marks->modified_watermark);
-		add_arg(&args, INT8OID, Int64GetDatum(marks->null_modified), marks->null_modified < 0);
-		add_time(&args, scan_started);
-		add_text(&args, run->owner);
+		sql_add_text(&args, run->server);
+		sql_add_time(&args, run->started);
+		sql_add_time(&args, marks->created_watermark);
+		sql_add_time(&args, marks->modified_watermark);
+		sql_add(&args, INT8OID, Int64GetDatum(marks->null_modified), marks->null_modified < 0);
+		sql_add_time(&args, scan_started);
+		sql_add_text(&args, run->owner);
 		/*
 		 * Watermarks never go back: a scan that began before a cycle ends after
 		 * it.  And a cycle that is well does not make up for a scan that is not.
 		 */
-		run_sql("UPDATE accessreq.sync_job SET failures = 0, last_error = NULL,"
+		sql_run("UPDATE accessreq.sync_job SET failures = 0, last_error = NULL,"
 				" scan_failures = CASE WHEN $6 IS NULL THEN scan_failures ELSE 0 END,"
 				" scan_error = CASE WHEN $6 IS NULL THEN scan_error END,"
 				" retry_after = CASE WHEN retry_after > pg_catalog.clock_timestamp() THEN retry_after END,"
@@ -784,14 +695,14 @@ job_succeed(JobRun *run, const PullMarks *marks, TimestampTz scan_started)
 static void
 fail_job(const char *server, const char *owner, const char *error, int64 retry_us, bool counted)
 {
-	Args		args = {0};
+	SqlArgs		args = {0};
 
-	add_text(&args, server);
-	add_text(&args, error);
-	add_arg(&args, FLOAT8OID, Float8GetDatum((double) retry_us / USECS_PER_SEC), false);
-	add_text(&args, owner);
-	add_arg(&args, INT4OID, Int32GetDatum(counted ? 1 : 0), false);
-	run_sql("UPDATE accessreq.sync_job SET failures = greatest(failures + 1 - $5, 1), last_error = $2,"
+	sql_add_text(&args, server);
+	sql_add_text(&args, error);
+	sql_add(&args, FLOAT8OID, Float8GetDatum((double) retry_us / USECS_PER_SEC), false);
+	sql_add_text(&args, owner);
+	sql_add_int4(&args, counted ? 1 : 0);
+	sql_run("UPDATE accessreq.sync_job SET failures = greatest(failures + 1 - $5, 1), last_error = $2,"
 			" retry_after = " RETRY_AFTER ","
 			" next_attempt_at = greatest(retry_after, " RETRY_AT("failures - $5") ")"
 			" WHERE server = $1 AND owner = $4", &args, SPI_OK_UPDATE);
@@ -805,15 +716,15 @@ fail_job(const char *server, const char *owner, const char *error, int64 retry_u
 static void
 fail_scan(const JobRun *run, const char *error, int64 retry_us, bool again)
 {
-	Args		args = {0};
+	SqlArgs		args = {0};
 
-	add_text(&args, run->server);
-	add_text(&args, error);
-	add_arg(&args, FLOAT8OID, Float8GetDatum((double) retry_us / USECS_PER_SEC), false);
-	add_text(&args, run->owner);
-	add_arg(&args, INT4OID, Int32GetDatum(run->counted ? 1 : 0), false);
-	add_arg(&args, BOOLOID, BoolGetDatum(again), false);
-	run_sql("UPDATE accessreq.sync_job SET"
+	sql_add_text(&args, run->server);
+	sql_add_text(&args, error);
+	sql_add(&args, FLOAT8OID, Float8GetDatum((double) retry_us / USECS_PER_SEC), false);
+	sql_add_text(&args, run->owner);
+	sql_add_int4(&args, run->counted ? 1 : 0);
+	sql_add_bool(&args, again);
+	sql_run("UPDATE accessreq.sync_job SET"
 			" scan_failures = greatest(scan_failures + 1 - $5, 1), scan_error = $2,"
 			" failures = CASE WHEN last_scan_at IS NULL THEN failures + 1 ELSE failures END,"
 			" last_error = CASE WHEN last_scan_at IS NULL THEN $2 ELSE last_error END,"
@@ -844,11 +755,11 @@ job_break_off(JobRun *run, const char *why)
 	end_run(run, why, false);
 	if (run->counted)
 	{
-		Args		args = {0};
+		SqlArgs		args = {0};
 
-		add_text(&args, run->server);
-		add_text(&args, run->owner);
-		run_sql(run->kind == PULL_SCAN ?
+		sql_add_text(&args, run->server);
+		sql_add_text(&args, run->owner);
+		sql_run(run->kind == PULL_SCAN ?
 				"UPDATE accessreq.sync_job SET scan_failures = greatest(scan_failures - 1, 0)"
 				" WHERE server = $1 AND owner = $2" :
 				"UPDATE accessreq.sync_job SET failures = greatest(failures - 1, 0)"
@@ -877,18 +788,18 @@ int
 job_running_pid(Oid serverid)
 {
 	WriterState state;
-	Args		args = {0};
+	SqlArgs		args = {0};
 	char	   *pid = NULL;
 
 	writer_enter_to_read(&state);
-	add_arg(&args, OIDOID, ObjectIdGetDatum(MyDatabaseId), false);
-	add_arg(&args, OIDOID, ObjectIdGetDatum(ForeignServerRelationId), false);
-	add_arg(&args, OIDOID, ObjectIdGetDatum(serverid), false);
-	add_arg(&args, INT4OID, Int32GetDatum(STORE_LOCK_PULL), false);
-	if (run_sql("SELECT pid FROM pg_catalog.pg_locks WHERE locktype = 'object' AND database = $1"
+	sql_add_oid(&args, MyDatabaseId);
+	sql_add_oid(&args, ForeignServerRelationId);
+	sql_add_oid(&args, serverid);
+	sql_add_int4(&args, STORE_LOCK_PULL);
+	if (sql_run("SELECT pid FROM pg_catalog.pg_locks WHERE locktype = 'object' AND database = $1"
 				" AND classid = $2 AND objid = $3 AND objsubid = $4 AND granted LIMIT 1",
 				&args, SPI_OK_SELECT) > 0)
-		pid = result_text(1);
+		pid = sql_text(0, 1);
 	writer_leave(&state);
 	return pid ? atoi(pid) : 0;
 }
@@ -918,14 +829,14 @@ int64
 job_expire_runs(int most)
 {
 	WriterState state;
-	Args		args = {0};
+	SqlArgs		args = {0};
 	int64		n;
 
 	writer_enter(&state);
-	add_arg(&args, FLOAT8OID, Float8GetDatum((double) accessreq_run_retention), false);
-	add_arg(&args, INT4OID, Int32GetDatum(most), false);
+	sql_add(&args, FLOAT8OID, Float8GetDatum((double) accessreq_run_retention), false);
+	sql_add_int4(&args, most);
 	/* the oldest have the lowest numbers: no index is needed to find them */
-	n = run_sql("DELETE FROM accessreq.sync_run WHERE run_id = ANY (ARRAY("
+	n = sql_run("DELETE FROM accessreq.sync_run WHERE run_id = ANY (ARRAY("
 				"SELECT run_id FROM (SELECT run_id, started, finished FROM accessreq.sync_run"
 				" ORDER BY run_id LIMIT $2) r"
 				" WHERE finished < pg_catalog.clock_timestamp() - $1 * interval '1 minute'"

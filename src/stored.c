@@ -9,9 +9,9 @@
 #include "postgres.h"
 
 #include "catalog/pg_type.h"
-#include "executor/spi.h"
 #include "mb/pg_wchar.h"
 #include "row.h"
+#include "sql.h"
 #include "stored.h"
 #include "statement.h"
 #include "tables.h"
@@ -23,23 +23,6 @@
 
 /* Keys that are read at a time, so that no result is held as a whole. */
 #define FETCH_ROWS 1000
-
-#define MAX_PARAMETERS 4
-
-typedef struct Parameters
-{
-	int			n;
-	Oid			types[MAX_PARAMETERS];
-	Datum		values[MAX_PARAMETERS];
-} Parameters;
-
-static void
-add(Parameters *p, Oid type, Datum value)
-{
-	Assert(p->n < MAX_PARAMETERS);
-	p->types[p->n] = type;
-	p->values[p->n++] = value;
-}
 
 /*
  * Ids as a text[].  One that the server's encoding lacks is no row's, and is
@@ -81,7 +64,7 @@ utf8_value(uint64 row, int column, size_t *len)
 
 /* Add the first column of a query's rows to a set, the second to another. */
 static void
-collect(const char *sql, Parameters *p, IdSet *first, IdSet *second)
+collect(const char *sql, SqlArgs *p, IdSet *first, IdSet *second)
 {
 	WriterState writer;
 	Portal		portal;
@@ -115,7 +98,7 @@ collect(const char *sql, Parameters *p, IdSet *first, IdSet *second)
 }
 
 static uint64
-write_rows(const char *sql, Parameters *p)
+write_rows(const char *sql, SqlArgs *p)
 {
 	WriterState writer;
 	uint64		n;
@@ -128,21 +111,15 @@ write_rows(const char *sql, Parameters *p)
 	return n;
 }
 
-static void
-add_text(Parameters *p, const char *text)
-{
-	add(p, TEXTOID, CStringGetTextDatum(text));
-}
-
 #define SELECT_KEYS \
 	"SELECT account_activity_item_id FROM accessreq.request_status WHERE server = $1"
 
 void
 stored_range(const char *server, const PullRange *range, IdSet *ids)
 {
-	Parameters	p = {0};
+	SqlArgs	p = {0};
 
-	add_text(&p, server);
+	sql_add_text(&p, server);
 	if (range->all)
 		collect(SELECT_KEYS " AND missing_since IS NULL", &p, ids, NULL);
 	else if (range->undated)
@@ -150,8 +127,8 @@ stored_range(const char *server, const PullRange *range, IdSet *ids)
 	else
 	{
 		/* -infinity and infinity are times as well */
-		add(&p, TIMESTAMPTZOID, TimestampTzGetDatum(range->from));
-		add(&p, TIMESTAMPTZOID, TimestampTzGetDatum(range->to == DT_NOBEGIN ? DT_NOEND : range->to));
+		sql_add(&p, TIMESTAMPTZOID, TimestampTzGetDatum(range->from), false);
+		sql_add(&p, TIMESTAMPTZOID, TimestampTzGetDatum(range->to == DT_NOBEGIN ? DT_NOEND : range->to), false);
 		collect(SELECT_KEYS " AND created >= $2 AND created < $3 AND missing_since IS NULL",
 				&p, ids, NULL);
 	}
@@ -160,9 +137,9 @@ stored_range(const char *server, const PullRange *range, IdSet *ids)
 void
 stored_open(const char *server, IdSet *ids)
 {
-	Parameters	p = {0};
+	SqlArgs	p = {0};
 
-	add_text(&p, server);
+	sql_add_text(&p, server);
 	collect(SELECT_KEYS " AND " OPEN_ROW, &p, ids, NULL);
 }
 
@@ -170,10 +147,10 @@ void
 stored_items_of(const char *server, const char *const *requests, int n,
 				IdSet *ids, IdSet *found)
 {
-	Parameters	p = {0};
+	SqlArgs	p = {0};
 
-	add_text(&p, server);
-	add(&p, TEXTARRAYOID, ids_datum(requests, n));
+	sql_add_text(&p, server);
+	sql_add(&p, TEXTARRAYOID, ids_datum(requests, n), false);
 	collect("SELECT account_activity_item_id, access_request_id"
 			" FROM accessreq.request_status WHERE server = $1"
 			" AND access_request_id = ANY ($2)", &p, ids, found);
@@ -184,22 +161,22 @@ stored_items_of(const char *server, const char *const *requests, int n,
 void
 stored_forget_candidates(const char *server)
 {
-	Parameters	p = {0};
+	SqlArgs	p = {0};
 
-	add_text(&p, server);
+	sql_add_text(&p, server);
 	write_rows("DELETE FROM accessreq.missing_candidate WHERE server = $1", &p);
 }
 
 void
 stored_add_candidates(const char *server, int64 run_id, const char *const *ids, int n)
 {
-	Parameters	p = {0};
+	SqlArgs	p = {0};
 
 	if (n == 0)
 		return;
-	add_text(&p, server);
-	add(&p, INT8OID, Int64GetDatum(run_id));
-	add(&p, TEXTARRAYOID, ids_datum(ids, n));
+	sql_add_text(&p, server);
+	sql_add_int8(&p, run_id);
+	sql_add(&p, TEXTARRAYOID, ids_datum(ids, n), false);
 	write_rows("INSERT INTO accessreq.missing_candidate (server, run_id, account_activity_item_id)"
 			   " SELECT $1, $2, id FROM pg_catalog.unnest($3) id"
 			   " ON CONFLICT (server, account_activity_item_id) DO UPDATE SET run_id = excluded.run_id",
@@ -209,10 +186,10 @@ stored_add_candidates(const char *server, int64 run_id, const char *const *ids, 
 void
 stored_drop_candidates(const char *server, const char *const *ids, int n)
 {
-	Parameters	p = {0};
+	SqlArgs	p = {0};
 
-	add_text(&p, server);
-	add(&p, TEXTARRAYOID, ids_datum(ids, n));
+	sql_add_text(&p, server);
+	sql_add(&p, TEXTARRAYOID, ids_datum(ids, n), false);
 	write_rows("DELETE FROM accessreq.missing_candidate"
 			   " WHERE server = $1 AND account_activity_item_id = ANY ($2)", &p);
 }
@@ -226,12 +203,12 @@ stored_drop_candidates(const char *server, const char *const *ids, int n)
 static int64
 count_rows(const char *sql, const char *server)
 {
-	Parameters	p = {0};
+	SqlArgs	p = {0};
 	WriterState writer;
 	bool		isnull;
 	int64		n;
 
-	add_text(&p, server);
+	sql_add_text(&p, server);
 	writer_enter_to_read(&writer);
 	statement_restrict_planner();
 	PushActiveSnapshot(GetLatestSnapshot());
@@ -246,7 +223,7 @@ PullMissing
 stored_candidates(const char *server)
 {
 	PullMissing missing = {0};
-	Parameters	p = {0};
+	SqlArgs	p = {0};
 	IdSet	   *ids = idset_create(CurrentMemoryContext, FETCH_ROWS);
 
 	missing.open_stored = count_rows("SELECT pg_catalog.count(*) FROM accessreq.request_status"
@@ -257,7 +234,7 @@ stored_candidates(const char *server)
 								" WHERE server = $1 AND missing_since IS NULL", server);
 	missing.open_missing = count_rows("SELECT pg_catalog.count(*)" FROM_CANDIDATES
 									  " AND " OPEN_STATE("t."), server);
-	add_text(&p, server);
+	sql_add_text(&p, server);
 	collect("SELECT c.account_activity_item_id" FROM_CANDIDATES, &p, ids, NULL);
 	missing.ids = idset_ids(ids);
 	missing.nids = (int) idset_size(ids);
@@ -267,10 +244,10 @@ stored_candidates(const char *server)
 int64
 stored_mark_missing(const char *server)
 {
-	Parameters	p = {0};
+	SqlArgs	p = {0};
 	int64		marked;
 
-	add_text(&p, server);
+	sql_add_text(&p, server);
 	marked = write_rows("UPDATE accessreq.request_status t"
 						" SET missing_since = pg_catalog.clock_timestamp()"
 						" FROM accessreq.missing_candidate c WHERE c.server = $1"
@@ -290,13 +267,13 @@ stored_expire(const char *server, TimestampTz before, int most)
 		"approval", "phase", "manual_work_item", "state_change", "approval_change",
 		"quarantined_item"
 	};
-	Parameters	p = {0};
+	SqlArgs	p = {0};
 	IdSet	   *ids = idset_create(CurrentMemoryContext, most);
 	Datum		array;
 
-	add_text(&p, server);
-	add(&p, TIMESTAMPTZOID, TimestampTzGetDatum(before));
-	add(&p, INT4OID, Int32GetDatum(most));
+	sql_add_text(&p, server);
+	sql_add(&p, TIMESTAMPTZOID, TimestampTzGetDatum(before), false);
+	sql_add_int4(&p, most);
 	/* each by an index of its own */
 	collect(SELECT_KEYS " AND created < $2"
 			" AND coalesce(modified, created) < $2 AND NOT (" OPEN_STATE("") ") LIMIT $3",
@@ -307,8 +284,8 @@ stored_expire(const char *server, TimestampTz before, int most)
 		return 0;
 	array = ids_datum(idset_ids(ids), (int) idset_size(ids));
 	memset(&p, 0, sizeof(p));
-	add_text(&p, server);
-	add(&p, TEXTARRAYOID, array);
+	sql_add_text(&p, server);
+	sql_add(&p, TEXTARRAYOID, array, false);
 	for (int i = 0; i < (int) lengthof(tables); i++)
 		write_rows(psprintf("DELETE FROM accessreq.%s WHERE server = $1"
 							" AND account_activity_item_id = ANY ($2)", tables[i]), &p);

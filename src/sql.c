@@ -1,0 +1,135 @@
+/*-------------------------------------------------------------------------
+ *
+ * sql.c
+ *	  A statement on the extension's tables, with its arguments and results.
+ *
+ *-------------------------------------------------------------------------
+ */
+#include "postgres.h"
+
+#include "catalog/pg_type.h"
+#include "sql.h"
+#include "utils/builtins.h"
+#include "utils/timestamp.h"
+
+void
+sql_add(SqlArgs *args, Oid type, Datum value, bool isnull)
+{
+	Assert(args->n < SQL_MAX_ARGS);
+	args->types[args->n] = type;
+	args->values[args->n] = value;
+	args->nulls[args->n] = isnull ? 'n' : ' ';
+	args->n++;
+}
+
+void
+sql_add_text(SqlArgs *args, const char *text)
+{
+	sql_add(args, TEXTOID, text ? CStringGetTextDatum(text) : (Datum) 0, text == NULL);
+}
+
+void
+sql_add_int8(SqlArgs *args, int64 value)
+{
+	sql_add(args, INT8OID, Int64GetDatum(value), false);
+}
+
+void
+sql_add_int4(SqlArgs *args, int32 value)
+{
+	sql_add(args, INT4OID, Int32GetDatum(value), false);
+}
+
+void
+sql_add_bool(SqlArgs *args, bool value)
+{
+	sql_add(args, BOOLOID, BoolGetDatum(value), false);
+}
+
+void
+sql_add_oid(SqlArgs *args, Oid value)
+{
+	sql_add(args, OIDOID, ObjectIdGetDatum(value), false);
+}
+
+void
+sql_add_time(SqlArgs *args, TimestampTz t)
+{
+	sql_add(args, TIMESTAMPTZOID, TimestampTzGetDatum(t), t == DT_NOBEGIN);
+}
+
+static uint64
+check(int rc, int expected)
+{
+	if (rc != expected)
+		elog(ERROR, "unexpected result %d of a statement on a table of accessreq", rc);
+	return SPI_processed;
+}
+
+uint64
+sql_run(const char *sql, SqlArgs *args, int expected)
+{
+	return check(SPI_execute_with_args(sql, args->n, args->types, args->values,
+									   args->nulls, false, 0), expected);
+}
+
+uint64
+sql_run_kept(SPIPlanPtr *plan, const char *sql, SqlArgs *args, int expected)
+{
+	if (*plan == NULL)
+	{
+		SPIPlanPtr	made = SPI_prepare(sql, args->n, args->types);
+
+		if (made == NULL)
+			(void) check(SPI_result, expected);
+		(void) SPI_keepplan(made);
+		*plan = made;
+	}
+	return check(SPI_execute_plan(*plan, args->values, args->nulls, false, 0), expected);
+}
+
+Datum
+sql_datum(uint64 row, int column, bool *isnull)
+{
+	return SPI_getbinval(SPI_tuptable->vals[row], SPI_tuptable->tupdesc, column, isnull);
+}
+
+char *
+sql_text(uint64 row, int column)
+{
+	char	   *value = SPI_getvalue(SPI_tuptable->vals[row], SPI_tuptable->tupdesc, column);
+	char	   *copy = NULL;
+
+	if (value != NULL)
+	{
+		copy = SPI_palloc(strlen(value) + 1);
+		strcpy(copy, value);
+	}
+	return copy;
+}
+
+TimestampTz
+sql_time(uint64 row, int column)
+{
+	bool		isnull;
+	Datum		value = sql_datum(row, column, &isnull);
+
+	return isnull ? DT_NOBEGIN : DatumGetTimestampTz(value);
+}
+
+bool
+sql_true(uint64 row, int column)
+{
+	bool		isnull;
+	Datum		value = sql_datum(row, column, &isnull);
+
+	return !isnull && DatumGetBool(value);
+}
+
+int64
+sql_int(uint64 row, int column)
+{
+	char	   *value = SPI_getvalue(SPI_tuptable->vals[row], SPI_tuptable->tupdesc, column);
+
+	return value ? strtoll(value, NULL, 10) : 0;
+}
