@@ -8,6 +8,8 @@ PGFILEDESC = "accessreq - SailPoint access requests in SQL"
 OBJS = \
 	src/accessreq.o \
 	src/acted.o \
+	src/action.o \
+	src/answer.o \
 	src/api.o \
 	src/apierror.o \
 	src/call.o \
@@ -15,26 +17,34 @@ OBJS = \
 	src/config.o \
 	src/control.o \
 	src/dbsetting.o \
+	src/deliveries.o \
+	src/delivery.o \
 	src/filter.o \
 	src/functions.o \
 	src/guard.o \
 	src/http.o \
 	src/idset.o \
+	src/inquiry.o \
 	src/item.o \
 	src/job.o \
 	src/json.o \
 	src/launcher.o \
 	src/life.o \
 	src/limiter.o \
+	src/listing.o \
 	src/loop.o \
 	src/lookup.o \
+	src/merge.o \
 	src/page.o \
 	src/pull.o \
 	src/pulls.o \
 	src/quarantine.o \
+	src/queue.o \
 	src/requests.o \
 	src/row.o \
 	src/rowset.o \
+	src/seek.o \
+	src/sender.o \
 	src/session.o \
 	src/sql.o \
 	src/statement.o \
@@ -48,7 +58,9 @@ OBJS = \
 	src/unit.o \
 	src/url.o \
 	src/utility.o \
+	src/work.o \
 	src/worker.o \
+	src/verdict.o \
 	src/workers.o \
 	src/writer.o
 

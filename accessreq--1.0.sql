@@ -535,32 +535,42 @@ CREATE TABLE accessreq.action (
 CREATE UNIQUE INDEX action_dedupe_key_idx ON accessreq.action (server, owner, dedupe_key)
 	WHERE dedupe_key IS NOT NULL
 	AND state OPERATOR(pg_catalog.<>) ALL (ARRAY['failed', 'cancelled']::pg_catalog.text[]);
-CREATE INDEX action_due_idx ON accessreq.action (server, id)
-	WHERE state OPERATOR(pg_catalog.=) ANY (ARRAY['queued', 'sending', 'unknown']::pg_catalog.text[]);
+-- what is not settled, as the worker looks for it
+CREATE INDEX action_due_idx ON accessreq.action (server, owner, owner_oid, state, (coalesce(not_before, enqueued_at)), id)
+	WHERE settled_at IS NULL;
+-- an access request is cancelled by one action at a time
+CREATE UNIQUE INDEX action_cancel_idx ON accessreq.action (server, (access_request_ids[1]))
+	WHERE kind OPERATOR(pg_catalog.=) 'cancel' AND settled_at IS NULL;
+-- for the order of actions on the same access request
+CREATE INDEX action_request_idx ON accessreq.action USING gin (access_request_ids) WITH (fastupdate = off)
+	WHERE settled_at IS NULL;
+CREATE INDEX action_settled_at_idx ON accessreq.action (settled_at) WHERE settled_at IS NOT NULL;
+CREATE INDEX action_trouble_idx ON accessreq.action (server, state)
+	WHERE state OPERATOR(pg_catalog.=) ANY (ARRAY['failed', 'unknown']::pg_catalog.text[]);
 COMMENT ON TABLE accessreq.action IS
-'calls that wait for their transaction to commit and are then sent; used by the queue, which a later release adds';
+'calls that were enqueued: sent by the worker once their transaction has committed, and what became of them. Written by enqueue_* and the worker alone; a reader sees the actions of the roles it is a member of, so a backup needs a superuser or BYPASSRLS';
 COMMENT ON COLUMN accessreq.action.id IS 'number of the action, never used again';
 COMMENT ON COLUMN accessreq.action.server IS 'the foreign server (tenant) it is for';
 COMMENT ON COLUMN accessreq.action.kind IS 'create, cancel, close or merge_config';
-COMMENT ON COLUMN accessreq.action.request IS 'what is sent';
+COMMENT ON COLUMN accessreq.action.request IS 'what is sent: the API''s own body; for merge_config the patch';
 COMMENT ON COLUMN accessreq.action.owner IS 'the role with whose mapping it is sent';
-COMMENT ON COLUMN accessreq.action.enqueued_by IS 'the session''s user';
-COMMENT ON COLUMN accessreq.action.origin IS 'the database it belongs to';
+COMMENT ON COLUMN accessreq.action.enqueued_by IS 'the session''s user when it was enqueued';
+COMMENT ON COLUMN accessreq.action.origin IS 'the database it belongs to: in a copy it waits for accessreq.adopt()';
 COMMENT ON COLUMN accessreq.action.owner_oid IS 'OID of the owner';
-COMMENT ON COLUMN accessreq.action.state IS 'queued, sending, done, failed, unknown or cancelled';
-COMMENT ON COLUMN accessreq.action.client_token IS 'marks a create, so that it is found again';
+COMMENT ON COLUMN accessreq.action.state IS 'queued; sending; done: the tenant accepted it; failed: it did not, error says why; unknown: the answer was lost, and while settled_at is null the worker looks whether it was carried out; cancelled by cancel_action()';
+COMMENT ON COLUMN accessreq.action.client_token IS 'marks a create, so that it is found again: key accessreq_client_token in the clientMetadata of its items';
 COMMENT ON COLUMN accessreq.action.dedupe_key IS 'one action for each key of an owner, unless it failed or was cancelled';
 COMMENT ON COLUMN accessreq.action.not_before IS 'not sent before this';
-COMMENT ON COLUMN accessreq.action.attempts IS 'how often sending it was tried';
-COMMENT ON COLUMN accessreq.action.enqueued_at IS 'when it was written';
-COMMENT ON COLUMN accessreq.action.sent_at IS 'when it was sent';
-COMMENT ON COLUMN accessreq.action.settled_at IS 'when its outcome was known';
-COMMENT ON COLUMN accessreq.action.http_status IS 'status of the answer';
-COMMENT ON COLUMN accessreq.action.answer IS 'the answer';
-COMMENT ON COLUMN accessreq.action.error IS 'why it failed or is unknown';
+COMMENT ON COLUMN accessreq.action.attempts IS 'how often it was about to be sent; more than once only where the tenant provably did not take it before';
+COMMENT ON COLUMN accessreq.action.enqueued_at IS 'when it was written, by this machine''s clock';
+COMMENT ON COLUMN accessreq.action.sent_at IS 'when it was last sent; null where it provably was not taken';
+COMMENT ON COLUMN accessreq.action.settled_at IS 'when its outcome was known, or looking for it given up; null while the worker has something to do';
+COMMENT ON COLUMN accessreq.action.http_status IS 'HTTP status of the last answer';
+COMMENT ON COLUMN accessreq.action.answer IS 'the tenant''s answer, or where that was lost what was found by looking';
+COMMENT ON COLUMN accessreq.action.error IS 'why it failed or is unknown, or why it was not taken yet';
 COMMENT ON COLUMN accessreq.action.error_code IS 'SQLSTATE of that error';
 COMMENT ON COLUMN accessreq.action.tracking_id IS 'what the tenant''s support asks for';
-COMMENT ON COLUMN accessreq.action.access_request_ids IS 'the requests it is about';
+COMMENT ON COLUMN accessreq.action.access_request_ids IS 'the access requests it is about; of a create those that it made or found open';
 
 ALTER TABLE accessreq.action ENABLE ROW LEVEL SECURITY;
 -- by name, so that a role that was dropped makes no query fail
@@ -900,6 +910,113 @@ COMMENT ON COLUMN accessreq.sync_progress.rows_per_second IS 'since it began or 
 COMMENT ON COLUMN accessreq.sync_progress.seconds_left IS 'at this rate';
 
 -- ---------------------------------------------------------------------------
+-- The queue: calls that belong to your transaction
+-- ---------------------------------------------------------------------------
+
+CREATE FUNCTION accessreq.enqueue_create(request jsonb,
+	not_before timestamptz DEFAULT NULL, dedupe_key text DEFAULT NULL, server name DEFAULT NULL)
+RETURNS bigint
+AS 'MODULE_PATHNAME', 'accessreq_enqueue_create'
+LANGUAGE C VOLATILE PARALLEL UNSAFE COST 100;
+COMMENT ON FUNCTION accessreq.enqueue_create(jsonb, timestamptz, text, name) IS
+'submits an access request after your transaction has committed, and not if it rolls back; returns the id in accessreq.action. not_before: not sent earlier. dedupe_key: a second call with the same key returns the first one''s id, unless that failed or was cancelled';
+
+CREATE FUNCTION accessreq.enqueue_cancel(access_request_id text, comment text,
+	not_before timestamptz DEFAULT NULL, dedupe_key text DEFAULT NULL, server name DEFAULT NULL)
+RETURNS bigint
+AS 'MODULE_PATHNAME', 'accessreq_enqueue_cancel'
+LANGUAGE C VOLATILE PARALLEL UNSAFE COST 100;
+COMMENT ON FUNCTION accessreq.enqueue_cancel(text, text, timestamptz, text, name) IS
+'cancels an access request after your transaction has committed; returns the id in accessreq.action, of the one that is there where the request has a cancel of yours that is not settled yet. not_before and dedupe_key as for enqueue_create()';
+
+CREATE FUNCTION accessreq.enqueue_close(access_request_ids text[], message text DEFAULT NULL,
+	execution_status text DEFAULT NULL, completion_status text DEFAULT NULL,
+	not_before timestamptz DEFAULT NULL, dedupe_key text DEFAULT NULL, server name DEFAULT NULL)
+RETURNS bigint
+AS 'MODULE_PATHNAME', 'accessreq_enqueue_close'
+LANGUAGE C VOLATILE PARALLEL UNSAFE COST 100;
+COMMENT ON FUNCTION accessreq.enqueue_close(text[], text, text, text, timestamptz, text, name) IS
+'closes 1 to 500 access requests, in one call, after your transaction has committed; arguments as for close(), not_before and dedupe_key as for enqueue_create()';
+
+CREATE FUNCTION accessreq.enqueue_merge_config(patch jsonb,
+	not_before timestamptz DEFAULT NULL, dedupe_key text DEFAULT NULL, server name DEFAULT NULL)
+RETURNS bigint
+AS 'MODULE_PATHNAME', 'accessreq_enqueue_merge_config'
+LANGUAGE C VOLATILE PARALLEL UNSAFE COST 100;
+COMMENT ON FUNCTION accessreq.enqueue_merge_config(jsonb, timestamptz, text, name) IS
+'merges patch into the tenant''s configuration after your transaction has committed: read, merged and put back when it is sent. not_before and dedupe_key as for enqueue_create()';
+
+CREATE FUNCTION accessreq.retry_action(id bigint)
+RETURNS void
+AS 'MODULE_PATHNAME', 'accessreq_retry_action'
+LANGUAGE C VOLATILE PARALLEL UNSAFE;
+COMMENT ON FUNCTION accessreq.retry_action(bigint) IS
+'has an action that failed or is unknown sent again; of an unknown create it is your decision that the tenant does not have it';
+
+CREATE FUNCTION accessreq.cancel_action(id bigint)
+RETURNS boolean
+AS 'MODULE_PATHNAME', 'accessreq_cancel_action'
+LANGUAGE C VOLATILE PARALLEL UNSAFE;
+COMMENT ON FUNCTION accessreq.cancel_action(bigint) IS
+'takes an action out of the queue; false where it is not queued any more';
+
+CREATE PROCEDURE accessreq.wait_for_action(id bigint, timeout interval DEFAULT '1 minute', INOUT state text DEFAULT NULL)
+AS 'MODULE_PATHNAME', 'accessreq_wait_for_action'
+LANGUAGE C;
+COMMENT ON PROCEDURE accessreq.wait_for_action(bigint, interval, text) IS
+'commits, and waits until an action is settled; its state then, or after timeout. Not in a transaction block';
+
+CREATE FUNCTION accessreq.hold_actions(server name DEFAULT NULL)
+RETURNS integer
+AS 'MODULE_PATHNAME', 'accessreq_hold_actions'
+LANGUAGE C VOLATILE PARALLEL UNSAFE;
+COMMENT ON FUNCTION accessreq.hold_actions(name) IS
+'sends no more actions of a server, or of every server that you may hold, until release_actions(); returns how many servers that changed. What is on its way at the commit is not called back';
+
+CREATE FUNCTION accessreq.release_actions(server name DEFAULT NULL)
+RETURNS integer
+AS 'MODULE_PATHNAME', 'accessreq_release_actions'
+LANGUAGE C VOLATILE PARALLEL UNSAFE;
+COMMENT ON FUNCTION accessreq.release_actions(name) IS
+'sends the actions again that hold_actions() held; returns how many servers that changed';
+
+CREATE VIEW accessreq.action_queue AS
+SELECT j.server,
+	(SELECT pg_catalog.count(*) FROM accessreq.action a
+		WHERE a.server OPERATOR(pg_catalog.=) j.server AND a.settled_at IS NULL
+		AND a.state OPERATOR(pg_catalog.=) ANY (ARRAY['queued', 'sending']::pg_catalog.text[])) AS depth,
+	pg_catalog.date_part('epoch', pg_catalog.clock_timestamp() OPERATOR(pg_catalog.-) (
+		SELECT pg_catalog.min(coalesce(a.not_before, a.enqueued_at)) FROM accessreq.action a
+		WHERE a.server OPERATOR(pg_catalog.=) j.server AND a.settled_at IS NULL
+		AND a.state OPERATOR(pg_catalog.=) 'queued'
+		AND coalesce(a.not_before, a.enqueued_at) OPERATOR(pg_catalog.<=) pg_catalog.clock_timestamp())) AS oldest_seconds,
+	(SELECT pg_catalog.count(*) FROM accessreq.action a
+		WHERE a.server OPERATOR(pg_catalog.=) j.server AND a.settled_at IS NULL
+		AND a.state OPERATOR(pg_catalog.=) 'queued'
+		AND a.not_before OPERATOR(pg_catalog.>) pg_catalog.clock_timestamp()) AS scheduled,
+	(SELECT pg_catalog.count(*) FROM accessreq.action a
+		WHERE a.server OPERATOR(pg_catalog.=) j.server AND a.state OPERATOR(pg_catalog.=) 'failed') AS failed,
+	(SELECT pg_catalog.count(*) FROM accessreq.action a
+		WHERE a.server OPERATOR(pg_catalog.=) j.server AND a.state OPERATOR(pg_catalog.=) 'unknown') AS unknown,
+	(SELECT pg_catalog.count(*) FROM accessreq.action a
+		WHERE a.server OPERATOR(pg_catalog.=) j.server
+		AND a.settled_at OPERATOR(pg_catalog.>)
+			(pg_catalog.clock_timestamp() OPERATOR(pg_catalog.-) '1 minute'::pg_catalog.interval)) AS settled_per_minute,
+	j.held_at, j.held_by
+FROM accessreq.sync_job j;
+COMMENT ON VIEW accessreq.action_queue IS
+'how the queue of each server fares: counts alone, of the actions of all roles';
+COMMENT ON COLUMN accessreq.action_queue.server IS 'the foreign server (tenant)';
+COMMENT ON COLUMN accessreq.action_queue.depth IS 'actions that are queued, scheduled ones included, or being sent';
+COMMENT ON COLUMN accessreq.action_queue.oldest_seconds IS 'for how long the oldest of those that are due waits; null where none does';
+COMMENT ON COLUMN accessreq.action_queue.scheduled IS 'queued ones whose not_before is to come';
+COMMENT ON COLUMN accessreq.action_queue.failed IS 'failed ones, as far as accessreq.action_retention keeps them';
+COMMENT ON COLUMN accessreq.action_queue.unknown IS 'those of which nobody knows whether the tenant carried them out';
+COMMENT ON COLUMN accessreq.action_queue.settled_per_minute IS 'settled in the last minute';
+COMMENT ON COLUMN accessreq.action_queue.held_at IS 'since when hold_actions() holds them back';
+COMMENT ON COLUMN accessreq.action_queue.held_by IS 'who called it';
+
+-- ---------------------------------------------------------------------------
 -- Life of a server
 -- ---------------------------------------------------------------------------
 
@@ -946,8 +1063,17 @@ REVOKE ALL ON FUNCTION
 	accessreq.stop_sync(name),
 	accessreq.start_worker(),
 	accessreq.stop_worker(),
+	accessreq.enqueue_create(jsonb, timestamptz, text, name),
+	accessreq.enqueue_cancel(text, text, timestamptz, text, name),
+	accessreq.enqueue_close(text[], text, text, text, timestamptz, text, name),
+	accessreq.enqueue_merge_config(jsonb, timestamptz, text, name),
+	accessreq.retry_action(bigint),
+	accessreq.cancel_action(bigint),
+	accessreq.hold_actions(name),
+	accessreq.release_actions(name),
 	accessreq.adopt(name),
 	accessreq.rename_server(name, name),
 	accessreq.forget(name)
 FROM PUBLIC;
-REVOKE ALL ON PROCEDURE accessreq.sync(name, boolean) FROM PUBLIC;
+REVOKE ALL ON PROCEDURE accessreq.sync(name, boolean), accessreq.wait_for_action(bigint, interval, text)
+FROM PUBLIC;

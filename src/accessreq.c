@@ -49,7 +49,9 @@ int			accessreq_max_retries = 3;
 char	   *accessreq_allowed_hosts = NULL;
 bool		accessreq_enabled = true;
 bool		accessreq_log_writes = true;
+bool		accessreq_deliver_actions = true;
 int			accessreq_run_retention = 30 * MINUTES_A_DAY;
+int			accessreq_action_retention = 365 * MINUTES_A_DAY;
 double		accessreq_missing_limit = 0.2;
 int			accessreq_launcher_naptime = 60;
 
@@ -121,6 +123,20 @@ define_pull_settings(void)
 }
 
 static void
+define_queue_settings(void)
+{
+	DefineCustomBoolVariable("accessreq.deliver_actions",
+							 "Whether the worker sends what was enqueued in accessreq.action.",
+							 NULL,
+							 &accessreq_deliver_actions, true, PGC_SUSET, 0, NULL, NULL, NULL);
+	DefineCustomIntVariable("accessreq.action_retention",
+							"How long settled actions are kept in accessreq.action.",
+							"Their dedupe keys can be used again afterwards.",
+							&accessreq_action_retention, 365 * MINUTES_A_DAY, 1, INT_MAX / 2,
+							PGC_SIGHUP, GUC_UNIT_MIN, NULL, NULL, NULL);
+}
+
+static void
 define_worker_settings(void)
 {
 	DefineCustomIntVariable("accessreq.launcher_naptime",
@@ -161,6 +177,7 @@ _PG_init(void)
 	define_request_settings();
 	define_guards();
 	define_pull_settings();
+	define_queue_settings();
 	define_worker_settings();
 	MarkGUCPrefixReserved("accessreq");
 	if (!process_shared_preload_libraries_in_progress)

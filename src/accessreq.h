@@ -22,7 +22,9 @@ extern int	accessreq_max_retries;
 extern char *accessreq_allowed_hosts;
 extern bool accessreq_enabled;
 extern bool accessreq_log_writes;
+extern bool accessreq_deliver_actions;
 extern int	accessreq_run_retention;	/* min */
+extern int	accessreq_action_retention; /* min */
 extern double accessreq_missing_limit;
 extern int	accessreq_launcher_naptime;	/* s */
 

@@ -25,6 +25,7 @@
 #include "accessreq.h"
 #include "call.h"
 #include "common/pg_prng.h"
+#include "compat.h"
 #include "lib/ilist.h"
 #include "limiter.h"
 #include "miscadmin.h"
@@ -76,7 +77,8 @@ typedef enum CallState
 struct CallSet
 {
 	MemoryContext cxt;
-	HttpSet    *http;
+	HttpSet    *http;			/* NULL before the first call */
+	bool		actions_wait;
 	dlist_head	calls;			/* that were not returned yet */
 	CallCounts	counts;
 	int64		left_at;		/* when this file was last left; 0: never */
@@ -129,7 +131,6 @@ call_open(MemoryContext parent)
 	CallSet    *set = MemoryContextAllocZero(cxt, sizeof(CallSet));
 
 	set->cxt = cxt;
-	set->http = http_open(cxt);
 	dlist_init(&set->calls);
 	return set;
 }
@@ -183,22 +184,19 @@ changes_once(const CallSpec *spec)
 	return strcmp(spec->method, "POST") == 0;
 }
 
-static void
-check_may_change(const CallSpec *spec)
+void
+call_check_may_change(const Tenant *tenant, const char *what)
 {
-	if (is_get(spec))
-		return;
-	if (spec->tenant->read_only)
+	if (tenant->read_only)
 		ereport(ERROR,
 				(errcode(ERRCODE_READ_ONLY_SQL_TRANSACTION),
-				 errmsg("could not %s: server \"%s\" is read-only", spec->what,
-						spec->tenant->server),
+				 errmsg("could not %s: server \"%s\" is read-only", what, tenant->server),
 				 errdetail("Its option read_only is on: only requests that read leave for it.")));
 	PreventCommandDuringRecovery("a call that changes the tenant");
 	if (XactReadOnly)
 		ereport(ERROR,
 				(errcode(ERRCODE_READ_ONLY_SQL_TRANSACTION),
-				 errmsg("could not %s in a read-only transaction", spec->what)));
+				 errmsg("could not %s in a read-only transaction", what)));
 }
 
 static char *
@@ -216,6 +214,8 @@ new_call(CallSet *set, const CallSpec *spec)
 	Call	   *call = palloc0(sizeof(Call));
 	const Tenant *t = spec->tenant;
 
+	if (set->http == NULL)
+		set->http = http_open(set->cxt);
 	call->set = set;
 	call->cxt = cxt;
 	call->spec = *spec;
@@ -236,7 +236,8 @@ new_call(CallSet *set, const CallSpec *spec)
 Call *
 call_start(CallSet *set, const CallSpec *spec)
 {
-	check_may_change(spec);
+	if (!is_get(spec))
+		call_check_may_change(spec->tenant, spec->what);
 	return new_call(set, spec);
 }
 
@@ -709,6 +710,45 @@ time_is_up(Call *call)
 	return true;
 }
 
+/* How much of a budget such calls leave to others. */
+static int
+left_to_others(CallShare share, int rate_limit, bool actions_wait)
+{
+	if (share == CALL_OF_ACTION)
+		return Max(rate_limit / 10, 1);
+	if (share == CALL_OF_PULL && actions_wait)
+		return rate_limit / 2;
+	return 0;
+}
+
+int64
+call_prepay(const Tenant *tenant, CallShare share)
+{
+	return limiter_take(limiter_key(tenant), tenant->rate_limit,
+						left_to_others(share, tenant->rate_limit, false));
+}
+
+void
+call_yield(CallSet *set, bool actions_wait)
+{
+	set->actions_wait = actions_wait;
+}
+
+/* 0: it may leave now. */
+static int64
+take_from_budget(Call *call)
+{
+	if (call->spec.prepaid)
+	{
+		/* this request; what is sent again is taken out like any other */
+		call->spec.prepaid = false;
+		return 0;
+	}
+	return limiter_take(call->budget, call->spec.tenant->rate_limit,
+						left_to_others(call->spec.share, call->spec.tenant->rate_limit,
+									   call->set->actions_wait));
+}
+
 /* Let a waiting call whose time has come take its next step. */
 static void
 advance(Call *call)
@@ -729,7 +769,7 @@ advance(Call *call)
 	}
 	if (time_is_up(call))
 		return;
-	wait = limiter_take(call->budget, call->spec.tenant->rate_limit);
+	wait = take_from_budget(call);
 	if (wait > 0)
 	{
 		bool		told = limiter_blocked(call->budget) > 0;
@@ -762,6 +802,17 @@ count_under_way(CallSet *set)
 	dlist_foreach(iter, &set->calls)
 		n += is_under_way(dlist_container(Call, node, iter.cur));
 	return n;
+}
+
+int
+call_room(CallSet *set)
+{
+	dlist_iter	iter;
+	int			n = MAX_UNDER_WAY;
+
+	dlist_foreach(iter, &set->calls)
+		n -= dlist_container(Call, node, iter.cur)->state != CALL_ENDED;
+	return Max(n, 0);
 }
 
 /*
@@ -860,7 +911,7 @@ poll_set(CallSet *set, long *next_ms, bool *any)
 {
 	HttpRequest *request;
 
-	while ((request = http_take(set->http)) != NULL)
+	while (set->http != NULL && (request = http_take(set->http)) != NULL)
 		handle_ended_request(request);
 	*next_ms = advance_all(set);
 	return take_ended(set, any);
@@ -892,11 +943,23 @@ call_poll(CallSet *set, long *next_ms)
 	return call;
 }
 
+static bool
+sleep_on_latch(long timeout_ms)
+{
+	int			events = WaitLatch(MyLatch, WL_LATCH_SET | WL_TIMEOUT | WL_EXIT_ON_PM_DEATH,
+								   timeout_ms, compat_wait_event(WAIT_WORKER));
+
+	ResetLatch(MyLatch);
+	return (events & WL_LATCH_SET) != 0;
+}
+
 bool
 call_sleep(CallSet *set, long timeout_ms)
 {
 	bool		woken;
 
+	if (set->http == NULL)
+		return sleep_on_latch(timeout_ms);
 	excuse_absence(set);
 	woken = http_sleep(set->http, timeout_ms);
 	set->left_at = now_us();

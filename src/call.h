@@ -17,6 +17,14 @@
 typedef struct CallSet CallSet;
 typedef struct Call Call;
 
+/* Whose it is: some leave a part of the budget to others. */
+typedef enum CallShare
+{
+	CALL_OF_SESSION,			/* takes all of it */
+	CALL_OF_ACTION,				/* leaves a tenth, at least one request, to sessions */
+	CALL_OF_PULL				/* leaves half while actions wait, see call_yield() */
+} CallShare;
+
 typedef struct CallSpec
 {
 	const Tenant *tenant;
@@ -31,6 +39,8 @@ typedef struct CallSpec
 								 * full: a pull, not a session's call */
 	int64		patience_us;	/* but a longer Retry-After ends a patient call
 								 * as an error; 0: none does */
+	CallShare	share;
+	bool		prepaid;		/* by call_prepay() */
 	void	   *tag;
 	struct CallCounts *counts;	/* what it takes is added there too; or NULL */
 } CallSpec;
@@ -42,6 +52,7 @@ typedef struct CallCounts
 	int64		limited;		/* waits because of a 429 */
 } CallCounts;
 
+/* Nothing of the network is touched before the first call. */
 extern CallSet *call_open(MemoryContext parent);
 extern const CallCounts *call_counts(CallSet *set);
 
@@ -51,6 +62,20 @@ extern const CallCounts *call_counts(CallSet *set);
  * server with read_only; everything later is in call_error().
  */
 extern Call *call_start(CallSet *set, const CallSpec *spec);
+
+/* The same check for who sends later. */
+extern void call_check_may_change(const Tenant *tenant, const char *what);
+
+/*
+ * For who must know that a call leaves at once before it is started: take its
+ * first request out of the budget, 0, or how long to wait for that.  And how
+ * many more can be under way in the set.
+ */
+extern int64 call_prepay(const Tenant *tenant, CallShare share);
+extern int	call_room(CallSet *set);
+
+/* Actions wait, or do not: then pulls leave them a part of the budget. */
+extern void call_yield(CallSet *set, bool actions_wait);
 
 /* Send now what can be sent, without waiting. */
 extern void call_advance(CallSet *set);

@@ -91,7 +91,8 @@ typedef enum CompatWait
 	WAIT_HTTP,					/* a tenant, or in a worker the next deadline */
 	WAIT_WORKER,				/* something to do */
 	WAIT_LAUNCHER,
-	WAIT_LEAVE					/* a worker that is to leave or to come */
+	WAIT_LEAVE,					/* a worker that is to leave or to come */
+	WAIT_ACTION					/* an action to be settled */
 } CompatWait;
 
 /* 17 lets an extension name what it waits for. */
@@ -100,7 +101,8 @@ compat_wait_event(CompatWait what)
 {
 #if PG_VERSION_NUM >= 170000
 	static const char *const names[] = {
-		"AccessreqHttp", "AccessreqWorkerMain", "AccessreqLauncherMain", "AccessreqWorkerChange"
+		"AccessreqHttp", "AccessreqWorkerMain", "AccessreqLauncherMain", "AccessreqWorkerChange",
+		"AccessreqAction"
 	};
 	static uint32 events[lengthof(names)];
 

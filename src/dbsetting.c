@@ -82,3 +82,9 @@ dbsetting_is_on(const char *name, bool otherwise)
 		(void) parse_bool(value, &on);
 	return on;
 }
+
+bool
+dbsetting_is_set(const char *name)
+{
+	return get_setting(name) != NULL;
+}

@@ -16,4 +16,7 @@
  */
 extern bool dbsetting_is_on(const char *name, bool otherwise);
 
+/* Did it say anything? */
+extern bool dbsetting_is_set(const char *name);
+
 #endif							/* ACCESSREQ_DBSETTING_H */

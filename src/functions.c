@@ -11,6 +11,7 @@
 #include "postgres.h"
 
 #include "acted.h"
+#include "answer.h"
 #include "api.h"
 #include "catalog/pg_type.h"
 #include "funcapi.h"
@@ -83,23 +84,6 @@ note_acted(const Session *session, Call *call, const char *const *ids, int nids)
 {
 	if (call_error(call) == NULL || call_was_sent(call))
 		acted_note(session->tenant->serverid, ids, nids);
-}
-
-static void
-note_created(const Session *session, Call *call, const JsonValue *list)
-{
-	for (const JsonValue *t = json_first(list); t != NULL; t = json_next(t))
-	{
-		const JsonValue *ids = json_get(t, "accessRequestIds");
-
-		for (const JsonValue *i = json_first(ids); i != NULL; i = json_next(i))
-		{
-			const char *id = json_string(i);
-
-			if (id != NULL)
-				note_acted(session, call, &id, 1);
-		}
-	}
 }
 
 /* newRequests or existingRequests of the answer: their number. */
@@ -178,10 +162,11 @@ accessreq_create(PG_FUNCTION_ARGS)
 	Session    *session;
 	CallSpec	spec;
 	Call	   *call;
-	HttpResponse *response;
 	const char *problem;
 	const char *const *people;
 	int			npeople;
+	const char **created;
+	int			ncreated;
 
 	session_require_arg(fcinfo, 0, "request");
 	text = session_jsonb_arg(fcinfo, 0);
@@ -194,10 +179,9 @@ accessreq_create(PG_FUNCTION_ARGS)
 	call = session_write(session, "create", people, npeople, &spec);
 	if (call_error(call) != NULL)
 		api_error_raise(call_error(call));
-	response = call_response(call);
-	json_clean(response->body, response->body_len);
-	answer = json_parse(response->body, response->body_len, CurrentMemoryContext, &problem);
-	note_created(session, call, json_get(answer, "newRequests"));
+	answer = answer_parse(call, &problem);
+	created = answer_created(answer, &ncreated);
+	note_acted(session, call, created, ncreated);
 	if (put_tracked(fcinfo, json_get(answer, "newRequests"), false) +
 		put_tracked(fcinfo, json_get(answer, "existingRequests"), true) == 0)
 		put_sent(fcinfo, body);
@@ -332,13 +316,8 @@ accessreq_cancel(PG_FUNCTION_ARGS)
 	Call	   *call;
 	Datum		answer;
 
-	session_require_arg(fcinfo, 0, "access_request_id");
-	id = session_text_arg(fcinfo, 0);
+	id = session_id_arg(fcinfo, 0, "access_request_id");
 	comment = session_text_arg(fcinfo, 1);
-	if (id[0] == '\0')
-		ereport(ERROR,
-				(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
-				 errmsg("an id is empty")));
 	api_check_comment(comment);
 	session = session_open(fcinfo, 2, CurTransactionContext);
 	api_cancel(&spec, session->tenant, id, comment);
@@ -399,23 +378,6 @@ put_outcomes(Batches *b, int first, int n, const char *outcome, const char *erro
 	}
 }
 
-/* Message, detail and hint in one, for a column. */
-static char *
-error_line(const ApiError *error)
-{
-	StringInfoData buf;
-
-	if (error == NULL)
-		return NULL;
-	initStringInfo(&buf);
-	appendStringInfoString(&buf, error->message);
-	if (error->detail != NULL)
-		appendStringInfo(&buf, ". %s", error->detail);
-	if (error->hint != NULL)
-		appendStringInfo(&buf, "%s %s", error->detail ? "" : ".", error->hint);
-	return buf.data;
-}
-
 /*
  * What the answer to a close says: the job's id, and errors, of which nothing
  * but that there is a list is documented.  They are shown and not understood.
@@ -423,15 +385,13 @@ error_line(const ApiError *error)
 static const char *
 job_id(const Batches *b, Call *call, char **errors)
 {
-	HttpResponse *r = call_response(call);
 	const JsonValue *answer,
 			   *list;
 	const char *problem;
 
 	if (!b->with_job || call_error(call) != NULL)
 		return NULL;
-	json_clean(r->body, r->body_len);
-	answer = json_parse(r->body, r->body_len, CurrentMemoryContext, &problem);
+	answer = answer_parse(call, &problem);
 	list = json_get(answer, "errors");
 	if (json_size(list) > 0)
 		*errors = psprintf("The tenant took the call and lists errors: %s",
@@ -470,7 +430,7 @@ run_batches(Batches *b, MakeBatch make, void *arg)
 		call = session_write(b->session, b->function, b->ids + done, n, &spec);
 		error = call_error(call);
 		outcome = outcome_name(error);
-		line = error_line(error);
+		line = answer_error_line(error);
 		job = job_id(b, call, &line);
 		put_outcomes(b, done, n, outcome, line, job);
 		note_acted(b->session, call, b->ids + done, n);

@@ -57,6 +57,12 @@ job_origin_here(void)
 	return psprintf(UINT64_FORMAT "/%u", GetSystemIdentifier(), MyDatabaseId);
 }
 
+int
+job_timeline_here(void)
+{
+	return (int) GetWALInsertionTimeLine();
+}
+
 /* A token is UTF-8, options and tables are in the server's encoding. */
 const char *
 job_tenant_name(const Tenant *tenant, const char *token_says)
@@ -77,8 +83,9 @@ insert_job(const char *server, Oid userid)
 	sql_add_text(&args, GetUserNameFromId(userid, false));
 	sql_add_oid(&args, userid);
 	sql_add_text(&args, job_origin_here());
-	sql_run("INSERT INTO accessreq.sync_job AS j (server, owner, owner_oid, origin)"
-			" VALUES ($1, $2, $3, $4)"
+	sql_add_int4(&args, job_timeline_here());
+	sql_run("INSERT INTO accessreq.sync_job AS j (server, owner, owner_oid, origin, timeline)"
+			" VALUES ($1, $2, $3, $4, $5)"
 			" ON CONFLICT (server) DO UPDATE SET owner = $2, owner_oid = $3"
 			" WHERE j.owner IS NULL", &args, SPI_OK_INSERT);
 }
@@ -379,6 +386,171 @@ job_disable(const char *server)
 	writer_enter(&state);
 	sql_add_text(&args, server);
 	sql_run("UPDATE accessreq.sync_job SET enabled = false WHERE server = $1",
+			&args, SPI_OK_UPDATE);
+	writer_leave(&state);
+}
+
+/* -------------------------------------------------------- the job of the queue */
+
+/*
+ * A job that nobody pulls yet, so that holds, origin and timeline of a server's
+ * actions have a place.
+ */
+static void
+insert_ownerless(const char *server)
+{
+	WriterState state;
+	SqlArgs		args = {0};
+
+	writer_enter_for(&state, "sync_job");
+	sql_add_text(&args, server);
+	sql_add_text(&args, job_origin_here());
+	sql_add_int4(&args, job_timeline_here());
+	sql_run("INSERT INTO accessreq.sync_job (server, origin, timeline) VALUES ($1, $2, $3)"
+			" ON CONFLICT DO NOTHING", &args, SPI_OK_INSERT);
+	writer_leave(&state);
+}
+
+/* Enqueueing asks for each action, so it asks for no more than that. */
+bool
+job_ensure(const char *server)
+{
+	static SPIPlanPtr plan;
+	WriterState state;
+	SqlArgs		args = {0};
+	char	   *origin = NULL;
+	bool		found,
+				moved = false;
+
+	writer_enter_to_read(&state);
+	sql_add_text(&args, server);
+	sql_add_int4(&args, job_timeline_here());
+	found = sql_run_kept(&plan, "SELECT origin, timeline <> $2 FROM accessreq.sync_job"
+						 " WHERE server = $1", &args, SPI_OK_SELECT) > 0;
+	if (found)
+	{
+		origin = sql_text(0, 1);
+		moved = sql_true(0, 2);
+	}
+	writer_leave(&state);
+	if (!found)
+		insert_ownerless(server);
+	check_origin(server, origin);
+	return moved;
+}
+
+bool
+job_take_timeline(const char *server)
+{
+	WriterState state;
+	SqlArgs		args = {0};
+	bool		moved;
+
+	writer_enter_for(&state, "sync_job");
+	sql_add_text(&args, server);
+	sql_add_int4(&args, job_timeline_here());
+	moved = sql_run("UPDATE accessreq.sync_job SET timeline = $2"
+					" WHERE server = $1 AND timeline <> $2", &args, SPI_OK_UPDATE) > 0;
+	writer_leave(&state);
+	return moved;
+}
+
+/* The first column of a query's rows, in the current context. */
+static List *
+list_texts(const char *sql, SqlArgs *args)
+{
+	MemoryContext cxt = CurrentMemoryContext;
+	List	   *texts = NIL;
+	WriterState state;
+	uint64		n;
+
+	writer_enter_to_read(&state);
+	n = sql_run(sql, args, SPI_OK_SELECT);
+	for (uint64 i = 0; i < n; i++)
+	{
+		MemoryContext old = MemoryContextSwitchTo(cxt);
+
+		texts = lappend(texts, pstrdup(sql_text(i, 1)));
+		MemoryContextSwitchTo(old);
+	}
+	writer_leave(&state);
+	return texts;
+}
+
+List *
+job_moved_timelines(void)
+{
+	SqlArgs		args = {0};
+
+	sql_add_text(&args, job_origin_here());
+	sql_add_int4(&args, job_timeline_here());
+	return list_texts("SELECT server FROM accessreq.sync_job WHERE origin = $1 AND timeline <> $2",
+					  &args);
+}
+
+bool
+job_hold(const char *server, Oid userid, bool hold)
+{
+	WriterState state;
+	SqlArgs		args = {0};
+	bool		changed;
+
+	writer_enter_for(&state, "sync_job");
+	sql_add_text(&args, server);
+	sql_add_text(&args, GetUserNameFromId(userid, false));
+	changed = sql_run(hold ?
+					  "UPDATE accessreq.sync_job SET held_at = pg_catalog.clock_timestamp(), held_by = $2"
+					  " WHERE server = $1 AND held_at IS NULL" :
+					  "UPDATE accessreq.sync_job SET held_at = NULL, held_by = NULL"
+					  " WHERE server = $1 AND held_at IS NOT NULL AND $2 <> ''",
+					  &args, SPI_OK_UPDATE) > 0;
+	writer_leave(&state);
+	return changed;
+}
+
+void
+job_check_may_hold(const char *server)
+{
+	WriterState state;
+	JobRow		row;
+
+	writer_enter_to_read(&state);
+	row = read_job(server, InvalidOid);
+	writer_leave(&state);
+	if (row.owner != NULL)
+		check_member(server, row.owner);
+}
+
+List *
+job_servers_to_hold(Oid userid)
+{
+	SqlArgs		args = {0};
+
+	sql_add_oid(&args, userid);
+	return list_texts("SELECT server FROM (SELECT j.server, j.owner FROM accessreq.sync_job j"
+					  " UNION SELECT f.srvname::text COLLATE \"C\", j.owner FROM pg_catalog.pg_foreign_server f"
+					  " JOIN pg_catalog.pg_foreign_data_wrapper w ON w.oid = f.srvfdw AND w.fdwname = 'accessreq'"
+					  " LEFT JOIN accessreq.sync_job j ON j.server = f.srvname::text COLLATE \"C\") s"
+					  " LEFT JOIN pg_catalog.pg_foreign_server f ON f.srvname = s.server::name"
+					  " WHERE CASE WHEN s.owner IS NULL THEN f.oid IS NOT NULL"
+					  " AND pg_catalog.has_server_privilege($1, f.oid, 'USAGE')"
+					  " ELSE EXISTS (SELECT FROM pg_catalog.pg_roles r WHERE r.rolname = s.owner::name"
+					  " AND pg_catalog.pg_has_role($1, r.oid, 'USAGE'))"
+					  " OR (SELECT rolsuper FROM pg_catalog.pg_roles WHERE oid = $1) END"
+					  " ORDER BY server", &args);
+}
+
+void
+job_note_retry_after(const char *server, int64 us)
+{
+	WriterState state;
+	SqlArgs		args = {0};
+
+	writer_enter_for(&state, "sync_job");
+	sql_add_text(&args, server);
+	sql_add(&args, FLOAT8OID, Float8GetDatum((double) us / USECS_PER_SEC), false);
+	sql_run("UPDATE accessreq.sync_job SET retry_after = greatest(retry_after,"
+			" pg_catalog.clock_timestamp() + $2 * interval '1 second') WHERE server = $1",
 			&args, SPI_OK_UPDATE);
 	writer_leave(&state);
 }

@@ -152,6 +152,30 @@ extern const char *job_tenant_name(const Tenant *tenant, const char *token_says)
 extern char *job_origin(const char *server);
 extern char *job_origin_here(void);
 
+/*
+ * For who enqueues: make the job's row where there is none, nobody's and not
+ * enabled.  Raises 55000 where it belongs to another database.  True where the
+ * database has been promoted or recovered since the job last ran: see
+ * action_after_recovery().
+ */
+extern bool job_ensure(const char *server);
+
+/* The servers of such jobs; and have it known, false if it was already. */
+extern List *job_moved_timelines(void);
+extern bool job_take_timeline(const char *server);
+extern int	job_timeline_here(void);
+
+/*
+ * Hold the actions of a server back, or release them: whether that changed
+ * anything.  Whether the current role may (42501); and all that a role may.
+ */
+extern bool job_hold(const char *server, Oid userid, bool hold);
+extern void job_check_may_hold(const char *server);
+extern List *job_servers_to_hold(Oid userid);
+
+/* The tenant asked its queue to be left alone for so long. */
+extern void job_note_retry_after(const char *server, int64 us);
+
 /* The pid of the process that holds the lock of a server's pull, or 0. */
 extern int	job_running_pid(Oid serverid);
 

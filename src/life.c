@@ -11,6 +11,7 @@
 #include "postgres.h"
 
 #include "access/xlog.h"
+#include "action.h"
 #include "catalog/pg_type.h"
 #include "compat.h"
 #include "executor/spi.h"
@@ -143,17 +144,13 @@ accessreq_adopt(PG_FUNCTION_ARGS)
 										  " ON r.rolname = (SELECT owner FROM accessreq.sync_job WHERE server = $1)"
 										  " WHERE j.server = $1",
 										  5, types, values, NULL, false, 0));
-	statement_check(SPI_execute_with_args("UPDATE accessreq.action a SET origin = $2, owner_oid = r.oid"
-										  " FROM pg_catalog.pg_roles r WHERE a.server = $1 AND r.rolname = a.owner"
-										  " AND a.state IN ('queued', 'sending', 'unknown')",
-										  2, types, values, NULL, false, 0));
-	statement_check(SPI_execute_with_args("UPDATE accessreq.action a SET origin = $2, state = 'failed',"
-										  " settled_at = pg_catalog.clock_timestamp(), error_code = '42704',"
-										  " error = pg_catalog.format('role \"%s\" does not exist', a.owner)"
-										  " WHERE a.server = $1 AND a.state = 'queued' AND NOT EXISTS"
-										  " (SELECT FROM pg_catalog.pg_roles r WHERE r.rolname = a.owner)",
+	statement_check(SPI_execute_with_args("UPDATE accessreq.action a SET origin = $2, owner_oid ="
+										  " coalesce((SELECT r.oid FROM pg_catalog.pg_roles r"
+										  " WHERE r.rolname = a.owner::name), a.owner_oid)"
+										  " WHERE a.server = $1 AND a.settled_at IS NULL",
 										  2, types, values, NULL, false, 0));
 	writer_leave(&writer);
+	action_end_ownerless(server);
 	SPI_finish();
 	workers_wake_at_commit(MyDatabaseId);
 	PG_RETURN_VOID();

@@ -207,8 +207,9 @@ sent_before(const Budget *b, int n)
 	return b->sent[(b->next - n + RING_SIZE) % RING_SIZE];
 }
 
+/* Who leaves something to others still gets one in each window. */
 int64
-limiter_take(LimiterKey key, int rate_limit)
+limiter_take(LimiterKey key, int rate_limit, int leave)
 {
 	Budget	   *b;
 	int64		now = now_us();
@@ -218,6 +219,8 @@ limiter_take(LimiterKey key, int rate_limit)
 	lock_state();
 	b = find_budget(key, now);
 	limit = effective_limit(b, rate_limit, now);
+	if (limit > 0)
+		limit = Max(limit - leave, 1);
 	if (b->blocked_until > now)
 		wait = b->blocked_until - now;
 	else if (limit > 0 && sent_before(b, limit) != 0)

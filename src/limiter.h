@@ -28,10 +28,11 @@ typedef struct LimiterKey
 extern LimiterKey limiter_key(const Tenant *tenant);
 
 /*
- * Take one request out of the budget: 0 when it may leave now (and is counted),
- * else how many microseconds to wait before asking again (nothing is counted).
+ * Take one request out of the budget, of which "leave" are left to others: 0
+ * when it may leave now (and is counted), else how many microseconds to wait
+ * before asking again (nothing is counted).
  */
-extern int64 limiter_take(LimiterKey key, int rate_limit);
+extern int64 limiter_take(LimiterKey key, int rate_limit, int leave);
 
 /* The tenant answered 429: nothing leaves for so long (capped at a day). */
 extern void limiter_block(LimiterKey key, int64 microseconds);

@@ -287,6 +287,7 @@ start_fetch(LoopRun *loop, const PullFetch *fetch)
 	api_status(&spec, loop->tenant, &query);
 	spec.patient = true;
 	spec.patience_us = loop->patience_us;
+	spec.share = CALL_OF_PULL;
 	spec.counts = &loop->run->calls;
 	spec.tag = tag;
 	tag->call = call_start(loop->calls, &spec);

@@ -18,13 +18,11 @@
 
 #include "access/xact.h"
 #include "accessreq.h"
-#include "compat.h"
 #include "job.h"
 #include "lib/ilist.h"
 #include "loop.h"
 #include "miscadmin.h"
 #include "pulls.h"
-#include "storage/latch.h"
 #include "stored.h"
 #include "token.h"
 #include "unit.h"
@@ -92,8 +90,7 @@ typedef struct PulledJob
 struct Pulls
 {
 	MemoryContext cxt;
-	MemoryContext turn;			/* reset with each turn */
-	CallSet    *calls;			/* NULL until there is a job */
+	CallSet    *calls;
 	dlist_head	jobs;
 	bool		look;
 	bool		worked;			/* since the jobs were looked at */
@@ -105,14 +102,14 @@ struct Pulls
 /* ------------------------------------------------------------------- lifetime */
 
 Pulls *
-pulls_open(void)
+pulls_open(CallSet *calls)
 {
 	MemoryContext cxt = AllocSetContextCreate(TopMemoryContext, "accessreq pulls",
 											  ALLOCSET_DEFAULT_SIZES);
 	Pulls	   *pulls = MemoryContextAllocZero(cxt, sizeof(Pulls));
 
 	pulls->cxt = cxt;
-	pulls->turn = AllocSetContextCreate(cxt, "accessreq turn", ALLOCSET_DEFAULT_SIZES);
+	pulls->calls = calls;
 	pulls->look = true;
 	dlist_init(&pulls->jobs);
 	return pulls;
@@ -122,19 +119,6 @@ void
 pulls_look(Pulls *pulls)
 {
 	pulls->look = true;
-}
-
-bool
-pulls_sleep(Pulls *pulls, long timeout_ms)
-{
-	int			events;
-
-	if (pulls->calls != NULL)
-		return call_sleep(pulls->calls, timeout_ms);
-	events = WaitLatch(MyLatch, WL_LATCH_SET | WL_TIMEOUT | WL_EXIT_ON_PM_DEATH,
-					   timeout_ms, compat_wait_event(WAIT_WORKER));
-	ResetLatch(MyLatch);
-	return (events & WL_LATCH_SET) != 0;
 }
 
 static void
@@ -273,27 +257,6 @@ fail_run(PulledJob *j, PullRun *r, const char *message)
 	close_run(r);
 }
 
-/*
- * Errors that pass by themselves, and say nothing about what was to be written;
- * but with the locks gone nothing can go on as it was.
- */
-static bool
-is_passing(const ErrorData *error)
-{
-	if (unit_lost_locks())
-		return false;
-	switch (error->sqlerrcode)
-	{
-		case ERRCODE_LOCK_NOT_AVAILABLE:
-		case ERRCODE_T_R_DEADLOCK_DETECTED:
-		case ERRCODE_T_R_SERIALIZATION_FAILURE:
-		case ERRCODE_QUERY_CANCELED:
-			return true;
-		default:
-			return false;
-	}
-}
-
 /* -------------------------------------------------------------- the jobs there are */
 
 static PulledJob *
@@ -355,8 +318,6 @@ read_jobs(void *arg)
 		dlist_container(PulledJob, node, iter.cur)->listed = false;
 	foreach(cell, jobs)
 		take_job(pulls, lfirst(cell));
-	if (jobs != NIL && pulls->calls == NULL)
-		pulls->calls = call_open(pulls->cxt);
 }
 
 /* Jobs that are stopped, dropped, renamed or another's are let go. */
@@ -422,7 +383,7 @@ check_those_under_way(Pulls *pulls)
 		if (!is_under_way(j))
 			continue;
 		error = unit_run(check_rights, j);
-		if (error != NULL && !is_passing(error))
+		if (error != NULL && !unit_error_passes(error))
 			fail_job(j, error->message, 0);
 	}
 }
@@ -476,6 +437,7 @@ begin_pull(void *arg)
 	spec.tenant = j->tenant;
 	spec.patient = true;
 	spec.patience_us = PATIENCE_US;
+	spec.share = CALL_OF_PULL;
 	j->token = call_start_token(pulls->calls, &spec);
 }
 
@@ -544,7 +506,7 @@ put_off(PulledJob *j)
 static void
 end_beginning(PulledJob *j, const ErrorData *error)
 {
-	if (is_passing(error))
+	if (unit_error_passes(error))
 	{
 		release(j);
 		put_off(j);
@@ -610,7 +572,7 @@ start_runs(PulledJob *j)
 		close_run(&j->cycle);
 	if (!had_scan)
 		close_run(&j->scan);
-	if (is_passing(error))
+	if (unit_error_passes(error))
 		put_off(j);
 	else
 		fail_job(j, error->message, 0);
@@ -668,12 +630,12 @@ store_page_of(PulledJob *j, PullRun *r)
 	if (error != NULL)
 	{
 		*r->run = before;
-		if (is_passing(error))
+		if (unit_error_passes(error))
 			put_back(r);
 		else
 			fail_run(j, r, error->message);
 	}
-	else if (is_passing(s.error))
+	else if (unit_error_passes(s.error))
 		put_back(r);
 	else
 		loop_fail(r->loop, s.error->message);
@@ -714,7 +676,7 @@ end_run(PulledJob *j, PullRun *r)
 	if (error != NULL)
 	{
 		*r->run = before;
-		if (is_passing(error))
+		if (unit_error_passes(error))
 			put_back(r);
 		else
 			fail_run(j, r, error->message);
@@ -745,7 +707,7 @@ step(PulledJob *j, PullRun *r)
 		if (unit_ground() != UNIT_OK)
 			return;
 		/* the pull moves on when it is told, so it can be done again */
-		if (error != NULL && is_passing(error))
+		if (error != NULL && unit_error_passes(error))
 		{
 			r->ask = true;
 			put_back(r);
@@ -844,13 +806,6 @@ find_by_token(Pulls *pulls, const Call *call)
 	return NULL;
 }
 
-typedef struct Taking
-{
-	Pulls	   *pulls;
-	long		next_ms;
-	bool		any;
-} Taking;
-
 /* A run that got a page may want another. */
 static void
 let_ask(Pulls *pulls, const LoopRun *loop)
@@ -866,27 +821,19 @@ let_ask(Pulls *pulls, const LoopRun *loop)
 	}
 }
 
-/* Take in what has come from the network. */
-static void
-take_calls(void *arg)
+void
+pulls_take(Pulls *pulls, Call *call)
 {
-	Taking	   *t = arg;
-	Call	   *call;
+	PulledJob  *j = find_by_token(pulls, call);
 
-	while ((call = call_poll(t->pulls->calls, &t->next_ms)) != NULL)
-	{
-		PulledJob  *j = find_by_token(t->pulls, call);
-
-		t->any = true;
-		if (j != NULL)
-			j->token_came = true;
-		else
-			let_ask(t->pulls, loop_take(call));
-	}
+	if (j != NULL)
+		j->token_came = true;
+	else
+		let_ask(pulls, loop_take(call));
 }
 
-static bool
-waits_for_network(Pulls *pulls)
+bool
+pulls_are_under_way(Pulls *pulls)
 {
 	dlist_iter	iter;
 
@@ -898,12 +845,8 @@ waits_for_network(Pulls *pulls)
 	return false;
 }
 
-/*
- * All that is under way is given up, through no fault of theirs: it is taken up
- * in a moment.
- */
-static void
-give_up(Pulls *pulls)
+void
+pulls_give_up(Pulls *pulls)
 {
 	Failure		f = {NULL, NULL, "interrupted", 0};
 	dlist_iter	iter;
@@ -923,21 +866,6 @@ give_up(Pulls *pulls)
 	}
 	unit_forget_lost_locks();
 	pulls->look = true;
-}
-
-/* The sooner of two waits, -1 being for ever. */
-static long
-sooner(long a, long b)
-{
-	return a < 0 ? b : b < 0 ? a : Min(a, b);
-}
-
-static long
-ms_until(TimestampTz when, TimestampTz now)
-{
-	if (when <= now)
-		return 0;
-	return (long) Min((when - now) / 1000 + 1, INT_MAX);
 }
 
 /* A scan waits for the time of a cycle, unless there are none yet. */
@@ -962,20 +890,20 @@ job_waits(const PulledJob *j, TimestampTz now)
 		if (r->loop == NULL)
 			continue;
 		if (r->ask || loop_has_page(r->loop) || loop_end(r->loop) != LOOP_GOES_ON)
-			wait = sooner(wait, ms_until(r->store_after, now));
+			wait = unit_sooner(wait, unit_ms_until(r->store_after, now));
 	}
 	/* its next time: while it is being pulled that is a cycle's beside a scan */
 	if (!is_under_way(j))
-		wait = sooner(wait, ms_until(Max(due_at(j), j->not_before), now));
+		wait = unit_sooner(wait, unit_ms_until(Max(due_at(j), j->not_before), now));
 	else if (j->is_fit && j->cycle.loop == NULL && !j->job.first)
-		wait = sooner(wait, ms_until(Max(j->job.next_attempt_at, j->not_before), now));
+		wait = unit_sooner(wait, unit_ms_until(Max(j->job.next_attempt_at, j->not_before), now));
 	else if (j->is_fit && j->scan.loop == NULL && j->job.first)
-		wait = sooner(wait, ms_until(Max(due_at(j), j->not_before), now));
+		wait = unit_sooner(wait, unit_ms_until(Max(due_at(j), j->not_before), now));
 	return wait;
 }
 
-static long
-next_wait(Pulls *pulls)
+long
+pulls_wait(Pulls *pulls)
 {
 	TimestampTz now = GetCurrentTimestamp();
 	long		wait = -1;
@@ -984,38 +912,16 @@ next_wait(Pulls *pulls)
 	if (pulls->look || pulls->expiring)
 		return 0;
 	if (pulls->worked)
-		wait = ms_until(pulls->looked_at + LOOK_INTERVAL_US, now);
+		wait = unit_ms_until(pulls->looked_at + LOOK_INTERVAL_US, now);
 	dlist_foreach(iter, &pulls->jobs)
-		wait = sooner(wait, job_waits(dlist_container(PulledJob, node, iter.cur), now));
+		wait = unit_sooner(wait, job_waits(dlist_container(PulledJob, node, iter.cur), now));
 	return wait;
 }
 
-/* Poll the network; returns when to poll again. */
-static long
-poll(Pulls *pulls)
-{
-	Taking		t = {pulls, -1, false};
-	ErrorData  *error;
-
-	if (!waits_for_network(pulls))
-		return -1;
-	error = unit_run(take_calls, &t);
-	if (error != NULL && is_passing(error))
-		return FIRST_LOCK_PAUSE_US / 1000;
-	if (error != NULL)
-	{
-		/* memory, most likely: nobody knows what was taken in */
-		give_up(pulls);
-		return TROUBLE_PAUSE_US / 1000;
-	}
-	return t.any ? 0 : t.next_ms;
-}
-
-static long
-turn(Pulls *pulls)
+void
+pulls_turn(Pulls *pulls)
 {
 	dlist_iter	iter;
-	long		wait;
 
 	if (pulls->look ||
 		(pulls->worked && GetCurrentTimestamp() - pulls->looked_at >= LOOK_INTERVAL_US))
@@ -1023,28 +929,15 @@ turn(Pulls *pulls)
 	dlist_foreach(iter, &pulls->jobs)
 	{
 		if (unit_ground() != UNIT_OK)
-			return 0;
+			return;
 		turn_job(dlist_container(PulledJob, node, iter.cur));
 		/* a transaction that failed as a whole took the locks of all pulls along */
 		if (unit_lost_locks())
-			give_up(pulls);
+			pulls_give_up(pulls);
 		CHECK_FOR_INTERRUPTS();
 	}
 	if (pulls->expiring)
 		expire_some_runs(pulls);
-	wait = poll(pulls);
 	if (unit_lost_locks())
-		give_up(pulls);
-	return sooner(wait, next_wait(pulls));
-}
-
-long
-pulls_turn(Pulls *pulls)
-{
-	MemoryContext old = MemoryContextSwitchTo(pulls->turn);
-	long		wait = turn(pulls);
-
-	MemoryContextSwitchTo(old);
-	MemoryContextReset(pulls->turn);
-	return wait;
+		pulls_give_up(pulls);
 }

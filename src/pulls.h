@@ -8,23 +8,36 @@
 #ifndef ACCESSREQ_PULLS_H
 #define ACCESSREQ_PULLS_H
 
-#include "postgres.h"
+#include "call.h"
 
 typedef struct Pulls Pulls;
 
-extern Pulls *pulls_open(void);
+/* Its calls are in this set, beside others'. */
+extern Pulls *pulls_open(CallSet *calls);
 
 /* The jobs may have changed: look at them in the next turn. */
 extern void pulls_look(Pulls *pulls);
 
 /*
  * Do what can be done now, in units of work, without waiting for anything but
- * a lock for a second.  Returns how many milliseconds to sleep at most, 0: not
- * at all, -1: nothing is to be done until the jobs change.
+ * a lock for a second.
  */
-extern long pulls_turn(Pulls *pulls);
+extern void pulls_turn(Pulls *pulls);
 
-/* Sleep, but for the network and the latch; true where the latch was set. */
-extern bool pulls_sleep(Pulls *pulls, long timeout_ms);
+/*
+ * In how many milliseconds there is something to do, the network apart; -1: not
+ * until the jobs change.  And is anything of the network under way?
+ */
+extern long pulls_wait(Pulls *pulls);
+extern bool pulls_are_under_way(Pulls *pulls);
+
+/* Take in a call that has ended; in a unit. */
+extern void pulls_take(Pulls *pulls, Call *call);
+
+/*
+ * Give up all that is under way, through no fault of theirs: the locks are
+ * gone, or memory was short.  It is taken up in a moment.
+ */
+extern void pulls_give_up(Pulls *pulls);
 
 #endif							/* ACCESSREQ_PULLS_H */

@@ -12,6 +12,7 @@
 #include "filter.h"
 #include "item.h"
 #include "job.h"
+#include "listing.h"
 #include "nodes/pg_list.h"
 #include "requests.h"
 
@@ -28,74 +29,26 @@ requests_cut(const Tenant *tenant, Call *call, int *nitems)
 	return items;
 }
 
-/* The id of the last item that has one that can be read, or NULL. */
-static const char *
-last_id(const JsonSpan *items, int nitems)
-{
-	for (int i = nitems - 1; i >= 0; i--)
-	{
-		if (json_has_id(&items[i]))
-			return pnstrdup(items[i].id, items[i].id_len);
-	}
-	return NULL;
-}
-
-/* A batch of ids, and how far its pages have come. */
-typedef struct Batch
-{
-	const char *filter;
-	const char *after;			/* the last id seen, or NULL */
-	int64		seen;
-	int64		total;			/* of the first page, -1: not told */
-} Batch;
-
-static void
-start_batch(const Tenant *tenant, CallSet *calls, Batch *batch, const char *after)
-{
-	ApiStatusQuery query = {0};
-	CallSpec	spec;
-
-	query.limit = API_MAX_PAGE;
-	query.count = after == NULL;
-	batch->after = after;
-	query.filters = filter_after(batch->filter, after);
-	api_status(&spec, tenant, &query);
-	spec.tag = batch;
-	(void) call_start(calls, &spec);
-}
-
-/*
- * One page of a batch.  More may be behind any but one that is empty, or short
- * and the last by the tenant's count.  True when the batch is complete.
- */
+/* Read a page that has come; true when its list is complete. */
 static bool
-take_batch_page(const Tenant *tenant, CallSet *calls, Call *call, RequestsPage take, void *arg)
+take_page(const Tenant *tenant, CallSet *calls, Call *call, RequestsPage take, void *arg)
 {
-	Batch	   *batch = call_tag(call);
+	Listing    *listing = call_tag(call);
 	JsonSpan   *items;
-	const char *last;
 	int			nitems;
 	bool		more;
+	const ApiError *error = listing_read(listing, tenant, call, &items, &nitems, &more);
 
-	if (call_error(call) != NULL && !call_error(call)->past_end)
-		api_error_raise(call_error(call));
+	if (error != NULL)
+		api_error_raise(error);
 	if (call_error(call) != NULL)
 	{
+		/* the one that means the end of the pages */
 		call_free(call);
 		return true;
 	}
-	items = requests_cut(tenant, call, &nitems);
-	last = last_id(items, nitems);
-	if (batch->after == NULL)
-		batch->total = call_response(call)->total_count;
-	batch->seen += nitems;
-	more = last != NULL &&
-		(nitems >= API_MAX_PAGE || batch->total < 0 || batch->seen < batch->total);
-	if (more && batch->after != NULL && strcmp(batch->after, last) == 0)
-		api_error_raise(api_error_bad_answer(tenant, "list access request statuses",
-											 call_response(call), PULL_STANDS_STILL, false));
 	if (more)
-		start_batch(tenant, calls, batch, last);
+		(void) listing_ask(listing, tenant, calls, NULL);
 	take(arg, call, items, nitems);
 	return !more;
 }
@@ -114,16 +67,16 @@ requests_read(const Tenant *tenant, CallSet *calls, const char *const *ids, int 
 
 		while (next < nids && under_way < tenant->max_concurrency)
 		{
-			Batch	   *batch = palloc0(sizeof(Batch));
+			Listing    *listing = palloc0(sizeof(Listing));
 			int			n = Min(per, nids - next);
 
-			batch->filter = filter_requests(ids + next, n);
-			start_batch(tenant, calls, batch, NULL);
+			listing->filter = filter_requests(ids + next, n);
+			(void) listing_ask(listing, tenant, calls, NULL);
 			next += n;
 			under_way++;
 		}
 		call = call_wait(calls);
-		if (take_batch_page(tenant, calls, call, take, arg))
+		if (take_page(tenant, calls, call, take, arg))
 			under_way--;
 	}
 }

@@ -7,7 +7,9 @@
  */
 #include "postgres.h"
 
+#include "access/xact.h"
 #include "accessreq.h"
+#include "answer.h"
 #include "catalog/pg_type.h"
 #include "compat.h"
 #include "executor/spi.h"
@@ -83,6 +85,40 @@ session_require_arg(FunctionCallInfo fcinfo, int argno, const char *name)
 				 errmsg("argument \"%s\" must not be null", name)));
 }
 
+Jsonb *
+session_object_arg(FunctionCallInfo fcinfo, int argno, const char *name)
+{
+	Jsonb	   *value;
+
+	session_require_arg(fcinfo, argno, name);
+	value = PG_GETARG_JSONB_P(argno);
+	if (!JB_ROOT_IS_OBJECT(value))
+		ereport(ERROR,
+				(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
+				 errmsg("argument \"%s\" is not a JSON object", name)));
+	return value;
+}
+
+static void
+refuse_empty_id(const char *id)
+{
+	if (id[0] == '\0')
+		ereport(ERROR,
+				(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
+				 errmsg("an id is empty")));
+}
+
+char *
+session_id_arg(FunctionCallInfo fcinfo, int argno, const char *name)
+{
+	char	   *id;
+
+	session_require_arg(fcinfo, argno, name);
+	id = session_text_arg(fcinfo, argno);
+	refuse_empty_id(id);
+	return id;
+}
+
 char **
 session_ids_arg(FunctionCallInfo fcinfo, int argno, int *nids)
 {
@@ -106,15 +142,27 @@ session_ids_arg(FunctionCallInfo fcinfo, int argno, int *nids)
 		if (nulls[i])
 			continue;
 		id = session_utf8(TextDatumGetCString(elements[i]));
-		if (id[0] == '\0')
-			ereport(ERROR,
-					(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
-					 errmsg("an id is empty")));
+		refuse_empty_id(id);
 		if (idset_add(seen, id, strlen(id)))
 			ids[(*nids)++] = id;
 	}
 	idset_free(seen);
 	return ids;
+}
+
+void
+session_check_may_commit(FunctionCallInfo fcinfo, const char *procedure, const char *why)
+{
+	bool		atomic = fcinfo->context == NULL || !IsA(fcinfo->context, CallContext) ||
+		((CallContext *) fcinfo->context)->atomic;
+
+	if (atomic || IsSubTransaction())
+		ereport(ERROR,
+				(errcode(ERRCODE_ACTIVE_SQL_TRANSACTION),
+				 errmsg("%s cannot run inside a transaction block, a function or an EXCEPTION block",
+						procedure),
+				 errdetail("%s", why),
+				 errhint("CALL it on its own, with autocommit on.")));
 }
 
 Datum
@@ -146,38 +194,21 @@ session_parse(const char *text)
 	return value;
 }
 
-/*
- * JSON of the tenant in a database whose encoding may lack its characters:
- * escapes are written out first, because jsonb refuses those that it lacks.
- */
-static Datum
-lossy_jsonb(const JsonValue *value)
-{
-	char	   *utf8 = json_print(value);
-	char	   *text = api_error_convert(utf8, strlen(utf8));
-
-	return DirectFunctionCall1(jsonb_in, CStringGetDatum(text));
-}
-
 Datum
 session_answer(const CallSpec *spec, Call *call, bool changes)
 {
 	HttpResponse *r = call_response(call);
-	const JsonValue *value;
 	const char *problem;
 
-	json_clean(r->body, r->body_len);
-	value = json_parse(r->body, r->body_len, CurrentMemoryContext, &problem);
-	if (value == NULL)
+	/* what was accepted must not end in an error over its body */
+	if (changes)
+		return answer_jsonb(call);
+	if (answer_parse(call, &problem) == NULL)
 	{
-		/* a 202 is a 202 whatever its body looks like */
-		if (changes || strspn(r->body, " \t\r\n") == r->body_len)
+		if (strspn(r->body, " \t\r\n") == r->body_len)
 			return row_jsonb("{}", 2);
 		api_error_raise(api_error_bad_answer(spec->tenant, spec->what, r, problem, false));
 	}
-	/* what was accepted must not end in an error over a character */
-	if (changes && GetDatabaseEncoding() != PG_UTF8)
-		return lossy_jsonb(value);
 	return row_jsonb(r->body, r->body_len);
 }
 

@@ -13,6 +13,7 @@
 #include "fmgr.h"
 #include "json.h"
 #include "tenant.h"
+#include "utils/jsonb.h"
 
 typedef struct Session
 {
@@ -34,11 +35,19 @@ extern char *session_text_arg(FunctionCallInfo fcinfo, int argno);
 extern char *session_jsonb_arg(FunctionCallInfo fcinfo, int argno);
 extern char *session_utf8(const char *text);
 
+/* An object of JSON, and an id; raise 22004 for null, 22023 for what is none. */
+extern Jsonb *session_object_arg(FunctionCallInfo fcinfo, int argno, const char *name);
+extern char *session_id_arg(FunctionCallInfo fcinfo, int argno, const char *name);
+
 /* Ids: nulls skipped, each once, in their order.  Raises 22023 for an empty one. */
 extern char **session_ids_arg(FunctionCallInfo fcinfo, int argno, int *nids);
 
 /* Raises 22004 where an argument that is needed is null. */
 extern void session_require_arg(FunctionCallInfo fcinfo, int argno, const char *name);
+
+/* Raises 25001 wherever a procedure could not commit. */
+extern void session_check_may_commit(FunctionCallInfo fcinfo, const char *procedure,
+									 const char *why);
 
 /* A text in the server's encoding as a Datum, or null; and a row of the result. */
 extern Datum session_text_datum(const char *text, bool *isnull);

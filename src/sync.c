@@ -127,21 +127,6 @@ tell_progress(SyncNotice *notice, PullProgress p)
 				 errmsg("pulled %s, %s rows/s", grouped(p.seen), grouped((int64) rate))));
 }
 
-/* 25001 wherever a page could not be committed. */
-static void
-check_may_commit(FunctionCallInfo fcinfo)
-{
-	bool		atomic = fcinfo->context == NULL || !IsA(fcinfo->context, CallContext) ||
-		((CallContext *) fcinfo->context)->atomic;
-
-	if (atomic || IsSubTransaction())
-		ereport(ERROR,
-				(errcode(ERRCODE_ACTIVE_SQL_TRANSACTION),
-				 errmsg("accessreq.sync cannot run inside a transaction block, a function or an EXCEPTION block"),
-				 errdetail("It commits each page together with its place in the pull."),
-				 errhint("CALL it on its own, with autocommit on.")));
-}
-
 /*
  * One pull of a server at a time: wait for the one before us, and say so.
  * True where it had to wait.
@@ -346,7 +331,8 @@ accessreq_sync(PG_FUNCTION_ARGS)
 	MemoryContext cxt,
 				old;
 
-	check_may_commit(fcinfo);
+	session_check_may_commit(fcinfo, "accessreq.sync",
+							 "It commits each page together with its place in the pull.");
 	PreventCommandDuringRecovery("accessreq.sync");
 	PreventCommandIfReadOnly("accessreq.sync");
 	/* the transaction's context would not survive the first commit */

@@ -37,6 +37,7 @@
 
 static UnitGround ground = UNIT_OK;
 static bool locks_lost = false;
+static bool settings_changed = false;
 
 /* The one that the first unit found. */
 static Oid	known_extension = InvalidOid;
@@ -45,6 +46,13 @@ UnitGround
 unit_ground(void)
 {
 	return ground;
+}
+
+void
+unit_settings_changed(void)
+{
+	settings_changed = true;
+	ground = UNIT_CHANGED;
 }
 
 bool
@@ -57,6 +65,37 @@ void
 unit_forget_lost_locks(void)
 {
 	locks_lost = false;
+}
+
+bool
+unit_error_passes(const ErrorData *error)
+{
+	if (locks_lost)
+		return false;
+	switch (error->sqlerrcode)
+	{
+		case ERRCODE_LOCK_NOT_AVAILABLE:
+		case ERRCODE_T_R_DEADLOCK_DETECTED:
+		case ERRCODE_T_R_SERIALIZATION_FAILURE:
+		case ERRCODE_QUERY_CANCELED:
+			return true;
+		default:
+			return false;
+	}
+}
+
+long
+unit_sooner(long a, long b)
+{
+	return a < 0 ? b : b < 0 ? a : Min(a, b);
+}
+
+long
+unit_ms_until(TimestampTz when, TimestampTz now)
+{
+	if (when <= now)
+		return 0;
+	return (long) Min((when - now) / 1000 + 1, INT_MAX);
 }
 
 static bool
@@ -102,6 +141,8 @@ look_at_ground(void)
 		return UNIT_UNSUITED;
 	if (!dbsetting_is_on("accessreq.enabled", true))
 		return UNIT_DISABLED;
+	if (settings_changed)
+		return UNIT_CHANGED;
 	return workers_lock(extension) ? UNIT_OK : UNIT_ANOTHER_WORKER;
 }
 
@@ -154,7 +195,7 @@ unit_run(UnitWork work, void *arg)
 	MemoryContext cxt = CurrentMemoryContext;
 	ErrorData  *volatile error = NULL;
 
-	pgstat_report_activity(STATE_RUNNING, "pulling");
+	pgstat_report_activity(STATE_RUNNING, "working");
 	PG_TRY();
 	{
 		error = run_in_transaction(work, arg, cxt);

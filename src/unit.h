@@ -9,6 +9,7 @@
 #define ACCESSREQ_UNIT_H
 
 #include "postgres.h"
+#include "datatype/timestamp.h"
 
 /* Why a worker must not go on in its database. */
 typedef enum UnitGround
@@ -17,7 +18,8 @@ typedef enum UnitGround
 	UNIT_NO_EXTENSION,			/* it is not there, or not the same any more */
 	UNIT_UNSUITED,				/* its version is not this library's */
 	UNIT_DISABLED,				/* ALTER DATABASE … SET accessreq.enabled = off */
-	UNIT_ANOTHER_WORKER			/* the worker's lock is another's */
+	UNIT_ANOTHER_WORKER,		/* the worker's lock is another's */
+	UNIT_CHANGED				/* a setting of the database is not what it came with */
 } UnitGround;
 
 /* What an operation does; SPI is connected. */
@@ -30,6 +32,23 @@ typedef void (*UnitWork) (void *arg);
  */
 extern ErrorData *unit_run(UnitWork work, void *arg);
 extern UnitGround unit_ground(void);
+
+/* For work that finds UNIT_CHANGED: the worker has to be replaced. */
+extern void unit_settings_changed(void);
+
+/*
+ * Does this error pass by itself, and say nothing about what was to be done (a
+ * lock, a deadlock)?  With the locks gone nothing can go on as it was: then none
+ * does.
+ */
+extern bool unit_error_passes(const ErrorData *error);
+
+/*
+ * Waits between units, in milliseconds: the sooner of two, -1 being for ever;
+ * until a time.
+ */
+extern long unit_sooner(long a, long b);
+extern long unit_ms_until(TimestampTz when, TimestampTz now);
 
 /*
  * Did a transaction fail as a whole?  Then all session locks are gone, until

@@ -97,8 +97,12 @@ concerned_database(Node *statement)
 			return strcmp(((AlterExtensionStmt *) statement)->extname, "accessreq") == 0 ?
 				MyDatabaseId : InvalidOid;
 		case T_DropStmt:
-			return ((DropStmt *) statement)->removeType == OBJECT_EXTENSION ?
+			return ((DropStmt *) statement)->removeType == OBJECT_EXTENSION ||
+				((DropStmt *) statement)->removeType == OBJECT_FOREIGN_SERVER ?
 				MyDatabaseId : InvalidOid;
+			/* whose actions end; a worker elsewhere sees it when it looks around */
+		case T_DropRoleStmt:
+			return MyDatabaseId;
 		case T_AlterDatabaseSetStmt:
 			return get_database_oid(((AlterDatabaseSetStmt *) statement)->dbname, true);
 		default:

@@ -3,8 +3,8 @@
  * worker.c
  *	  The life of a worker: one process in each database with the extension.
  *
- * It looks whether it may be here, does what the pulls want, and sleeps until
- * the next deadline, the network or its latch.  With nothing to pull it sleeps
+ * It looks whether it may be here, does what there is to do, and sleeps until
+ * the next deadline, the network or its latch.  With nothing to do it sleeps
  * for launcher_naptime at a time.
  *
  * It leaves by itself when a command wants the database, when the extension is
@@ -18,11 +18,12 @@
 #include "access/xact.h"
 #include "accessreq.h"
 #include "compat.h"
+#include "executor/spi.h"
 #include "miscadmin.h"
 #include "pgstat.h"
 #include "postmaster/bgworker.h"
 #include "postmaster/interrupt.h"
-#include "pulls.h"
+#include "work.h"
 #include "storage/ipc.h"
 #include "storage/latch.h"
 #include "storage/lock.h"
@@ -30,6 +31,7 @@
 #include "unit.h"
 #include "utils/guc.h"
 #include "utils/timeout.h"
+#include "utils/timestamp.h"
 #include "workers.h"
 
 /*
@@ -37,6 +39,9 @@
  * does not keep the other pulls waiting.
  */
 #define WORKER_LOCK_TIMEOUT "1s"
+
+/* While a transaction is prepared that may concern us. */
+#define PREPARED_LOOK_MS 1000
 
 extern PGDLLEXPORT void accessreq_worker_main(Datum arg);
 
@@ -83,6 +88,7 @@ look_at_ground(void)
 			workers_set_state(WORKER_DISABLED);
 			break;
 		case UNIT_ANOTHER_WORKER:
+		case UNIT_CHANGED:
 			break;
 	}
 	leave();
@@ -162,14 +168,62 @@ start(Oid database)
 	workers_set_state(WORKER_WANTED);
 }
 
+/* ------------------------------------------------------- prepared transactions */
+
+static void
+find_prepared(void *arg)
+{
+	bool	   *found = arg;
+
+	*found = SPI_execute("SELECT 1 FROM pg_catalog.pg_prepared_xacts"
+						 " WHERE database = pg_catalog.current_database() LIMIT 1", true, 1) == SPI_OK_SELECT &&
+		SPI_processed > 0;
+}
+
+/*
+ * Nobody wakes us when a prepared transaction is committed.  Is there one that
+ * may have something for us, so that we look every second?
+ */
+static bool
+awaits_prepared(void)
+{
+	bool		found = true;
+
+	if (!workers_take_prepared())
+		return false;
+	/* without shared memory nobody says so, and there may be one at any time */
+	if (!workers_are_shared())
+		return true;
+	(void) unit_run(find_prepared, &found);
+	if (found)
+		workers_keep_prepared();
+	return found;
+}
+
+/* How long to sleep with nothing to do, until one looks around all the same. */
+static long
+naptime_ms(void)
+{
+	static TimestampTz looked_at = 0;
+	static bool awaits = true;
+	long		naptime = accessreq_launcher_naptime * 1000L;
+
+	if (GetCurrentTimestamp() - looked_at >= PREPARED_LOOK_MS * INT64CONST(1000))
+	{
+		looked_at = GetCurrentTimestamp();
+		awaits = awaits_prepared();
+	}
+	return awaits ? Min(naptime, PREPARED_LOOK_MS) : naptime;
+}
+
 /* Main function of the process; its argument is the database. */
 void
 accessreq_worker_main(Datum arg)
 {
-	Pulls	   *pulls;
+	Work	   *work;
 
 	start(DatumGetObjectId(arg));
-	pulls = pulls_open();
+	work = work_open();
 	for (;;)
 	{
 		long		naptime;
@@ -177,11 +231,11 @@ accessreq_worker_main(Datum arg)
 		bool		idle;
 
 		attend_to_interrupts();
-		naptime = accessreq_launcher_naptime * 1000L;
-		wait = pulls_turn(pulls);
+		wait = work_turn(work);
 		look_at_ground();
+		naptime = naptime_ms();
 		idle = wait < 0 || wait > naptime;
-		if (pulls_sleep(pulls, idle ? naptime : wait) || idle)
-			pulls_look(pulls);
+		if (work_sleep(work, idle ? naptime : wait) || idle)
+			work_look(work);
 	}
 }

@@ -61,6 +61,7 @@ typedef struct WorkerEntry
 	bool		starting;		/* registered, and not there yet */
 	bool		no_slot;		/* max_worker_processes was reached */
 	bool		asked;			/* for a look, since its worker came */
+	bool		prepared;		/* a transaction that will ask for one */
 	int			pid;			/* of its worker, 0: none */
 	int			leaver;			/* backend whose command wants the database */
 	int			failures;
@@ -509,6 +510,48 @@ static Oid	wakes[MAX_WAKES];
 static int	nwakes = 0;
 static int	wake_pid = 0;		/* without shared memory */
 
+/* With a wake at once, so that its worker begins to look every second. */
+static void
+note_prepared(Oid database)
+{
+	WorkerEntry *entry;
+
+	LWLockAcquire(shared->lock, LW_EXCLUSIVE);
+	if ((entry = find_or_make(database)) != NULL)
+	{
+		entry->prepared = true;
+		wake(entry->pid);
+	}
+	LWLockRelease(shared->lock);
+}
+
+bool
+workers_take_prepared(void)
+{
+	static bool first = true;
+	WorkerEntry *entry;
+	bool		prepared = shared == NULL || first;
+
+	first = false;
+	if (shared == NULL)
+		return prepared;
+	LWLockAcquire(shared->lock, LW_EXCLUSIVE);
+	if ((entry = find(MyDatabaseId)) != NULL)
+	{
+		prepared = prepared || entry->prepared;
+		entry->prepared = false;
+	}
+	LWLockRelease(shared->lock);
+	return prepared;
+}
+
+void
+workers_keep_prepared(void)
+{
+	if (shared != NULL)
+		note_prepared(MyDatabaseId);
+}
+
 static void
 on_transaction_end(XactEvent event, void *arg)
 {
@@ -524,8 +567,12 @@ on_transaction_end(XactEvent event, void *arg)
 			}
 			nwakes = 0;
 			break;
+		case XACT_EVENT_PREPARE:
+			for (int i = 0; i < nwakes && shared != NULL; i++)
+				note_prepared(wakes[i]);
+			nwakes = 0;
+			break;
 		case XACT_EVENT_ABORT:
-		case XACT_EVENT_PREPARE:	/* seen after launcher_naptime */
 			nwakes = 0;
 			break;
 		default:

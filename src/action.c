@@ -1,0 +1,782 @@
+/*-------------------------------------------------------------------------
+ *
+ * action.c
+ *	  The rows of table action: the queue of calls that belong to a
+ *	  transaction.
+ *
+ * An action is written in its caller's transaction and from its commit on it is
+ * the worker's.  What must never happen is that one is sent twice: it is marked
+ * as being sent, and that is on disk, before it leaves; whoever finds it so
+ * afterwards does not know whether it was, and looks.
+ *
+ * Everything about an action is settled under its row's lock, and each change
+ * names the state, and the try, that it goes by.
+ *
+ *-------------------------------------------------------------------------
+ */
+#include "postgres.h"
+
+#include "access/xact.h"
+#include "access/xlog.h"
+#include "accessreq.h"
+#include "action.h"
+#include "catalog/pg_type.h"
+#include "commands/async.h"
+#include "job.h"
+#include "lib/stringinfo.h"
+#include "json.h"
+#include "mb/pg_wchar.h"
+#include "miscadmin.h"
+#include "row.h"
+#include "sql.h"
+#include "utils/acl.h"
+#include "utils/array.h"
+#include "utils/builtins.h"
+#include "utils/guc.h"
+#include "utils/timestamp.h"
+#include "writer.h"
+
+/* Who listens hears of each that is settled. */
+#define NOTIFY_CHANNEL "accessreq_action"
+
+/* An action that stands for a new one may be settled in between: so often. */
+#define ENQUEUE_TRIES 10
+
+const char *const action_kinds[ACTION_KINDS] = {
+	[ACTION_CREATE] = "create",
+	[ACTION_CANCEL] = "cancel",
+	[ACTION_CLOSE] = "close",
+	[ACTION_MERGE_CONFIG] = "merge_config",
+};
+
+/* When a queued one is to be sent; action_due_idx has the same words. */
+#define DUE "coalesce(not_before, enqueued_at)"
+
+/*
+ * The statements go by the table's indexes, whatever its statistics say: it is
+ * empty most of the time and may be long the next moment.
+ */
+static void
+enter(WriterState *state)
+{
+	static const char *const off[] = {
+		"enable_seqscan", "enable_sort", "enable_hashjoin", "enable_mergejoin",
+		"enable_memoize", "enable_material", "jit"
+	};
+
+	writer_enter_for(state, "action");
+	for (int i = 0; i < (int) lengthof(off); i++)
+		(void) set_config_option(off[i], "off", PGC_USERSET, PGC_S_SESSION,
+								 GUC_ACTION_SAVE, true, 0, false);
+	(void) set_config_option("plan_cache_mode", "force_generic_plan", PGC_USERSET,
+							 PGC_S_SESSION, GUC_ACTION_SAVE, true, 0, false);
+}
+
+static Datum
+int8_array(const int64 *values, int n)
+{
+	Datum	   *elements = palloc(sizeof(Datum) * Max(n, 1));
+
+	for (int i = 0; i < n; i++)
+		elements[i] = Int64GetDatum(values[i]);
+	return PointerGetDatum(construct_array(elements, n, INT8OID, 8, FLOAT8PASSBYVAL,
+										   TYPALIGN_DOUBLE));
+}
+
+/* Ids that the tenant made: what the server's encoding lacks becomes "?". */
+static Datum
+text_array(const char *const *ids, int n)
+{
+	Datum	   *elements = palloc(sizeof(Datum) * Max(n, 1));
+
+	for (int i = 0; i < n; i++)
+		elements[i] = CStringGetTextDatum(api_error_convert(ids[i], strlen(ids[i])));
+	return PointerGetDatum(construct_array(elements, n, TEXTOID, -1, false, TYPALIGN_INT));
+}
+
+static char *
+utf8(char *text)
+{
+	return text ? pg_server_to_any(text, strlen(text), PG_UTF8) : NULL;
+}
+
+/* ------------------------------------------------------------------- enqueueing */
+
+/*
+ * What is sent: the items of a create, with the token beside the keys that the
+ * caller has in their clientMetadata.
+ */
+#define MARKED_ITEMS(items) \
+	"(SELECT pg_catalog.jsonb_agg(i.v || pg_catalog.jsonb_build_object('clientMetadata'," \
+	" CASE WHEN pg_catalog.jsonb_typeof(i.v -> 'clientMetadata') = 'object'" \
+	" THEN i.v -> 'clientMetadata' ELSE '{}'::pg_catalog.jsonb END" \
+	" || pg_catalog.jsonb_build_object('" ACTION_TOKEN_KEY "', t.token::text)) ORDER BY i.n)" \
+	" FROM pg_catalog.jsonb_array_elements(" items ") WITH ORDINALITY i (v, n))"
+
+#define MARKED_REQUEST \
+	"CASE WHEN pg_catalog.jsonb_typeof($3 -> 'requestedForWithRequestedItems') = 'array' THEN" \
+	" pg_catalog.jsonb_set($3, '{requestedForWithRequestedItems}'," \
+	" (SELECT pg_catalog.jsonb_agg(pg_catalog.jsonb_set(p.v, '{requestedItems}', " \
+	MARKED_ITEMS("p.v -> 'requestedItems'") ") ORDER BY p.n)" \
+	" FROM pg_catalog.jsonb_array_elements($3 -> 'requestedForWithRequestedItems') WITH ORDINALITY p (v, n)))" \
+	" ELSE pg_catalog.jsonb_set($3, '{requestedItems}', " \
+	MARKED_ITEMS("$3 -> 'requestedItems'") ") END"
+
+#define INSERT_ACTION(request, token) \
+	"INSERT INTO accessreq.action (server, kind, request, owner, owner_oid, enqueued_by, origin," \
+	" access_request_ids, not_before, dedupe_key, client_token, enqueued_at)" \
+	" SELECT $1, $2, " request ", $4, $5, $6, $7, $8, $9, $10, t.token, pg_catalog.clock_timestamp()" \
+	" FROM (SELECT " token ") t (token) ON CONFLICT DO NOTHING RETURNING id"
+
+/* Its id, or 0 where another stands in the way. */
+static int64
+insert_action(const NewAction *a)
+{
+	static SPIPlanPtr plans[2];
+	bool		create = a->kind == ACTION_CREATE;
+	SqlArgs		args = {0};
+
+	sql_add_text(&args, a->server);
+	sql_add_text(&args, action_kinds[a->kind]);
+	sql_add(&args, JSONBOID, a->request, false);
+	sql_add_text(&args, GetUserNameFromId(a->owner, false));
+	sql_add_oid(&args, a->owner);
+	sql_add_text(&args, GetUserNameFromId(GetSessionUserId(), false));
+	sql_add_text(&args, job_origin_here());
+	sql_add(&args, TEXTARRAYOID, a->ids, a->ids == (Datum) 0);
+	sql_add_time(&args, a->not_before);
+	sql_add_text(&args, a->dedupe_key);
+	if (sql_run_kept(&plans[create], create ?
+					 INSERT_ACTION(MARKED_REQUEST, "pg_catalog.gen_random_uuid()") :
+					 INSERT_ACTION("$3", "NULL::pg_catalog.uuid"),
+					 &args, SPI_OK_INSERT_RETURNING) == 0)
+		return 0;
+	return sql_int(0, 1);
+}
+
+/* The owner's action with this key, or 0. */
+static int64
+find_by_key(const NewAction *a)
+{
+	SqlArgs		args = {0};
+
+	if (a->dedupe_key == NULL)
+		return 0;
+	sql_add_text(&args, a->server);
+	sql_add_text(&args, GetUserNameFromId(a->owner, false));
+	sql_add_text(&args, a->dedupe_key);
+	if (sql_run("SELECT id FROM accessreq.action WHERE server = $1 AND owner = $2"
+				" AND dedupe_key = $3 AND state <> ALL (ARRAY['failed', 'cancelled']::text[])",
+				&args, SPI_OK_SELECT) == 0)
+		return 0;
+	return sql_int(0, 1);
+}
+
+/* The cancel of the same access request that is not settled, or 0. */
+static int64
+find_cancel(const NewAction *a)
+{
+	SqlArgs		args = {0};
+
+	if (a->kind != ACTION_CANCEL)
+		return 0;
+	sql_add_text(&args, a->server);
+	sql_add(&args, TEXTARRAYOID, a->ids, false);
+	sql_add_oid(&args, a->owner);
+	if (sql_run("SELECT id, owner_oid = $3 FROM accessreq.action WHERE server = $1"
+				" AND access_request_ids[1] = ($2)[1] AND kind = 'cancel' AND settled_at IS NULL",
+				&args, SPI_OK_SELECT) == 0)
+		return 0;
+	if (!sql_true(0, 2))
+		ereport(ERROR,
+				(errcode(ERRCODE_UNIQUE_VIOLATION),
+				 errmsg("another role has enqueued a cancel of this access request already"),
+				 errhint("It takes one; accessreq.refresh() tells what became of it.")));
+	return sql_int(0, 1);
+}
+
+int64
+action_enqueue(const NewAction *action)
+{
+	WriterState state;
+	int64		id = 0;
+
+	enter(&state);
+	for (int i = 0; id == 0 && i < ENQUEUE_TRIES; i++)
+	{
+		id = insert_action(action);
+		if (id == 0)
+			id = find_by_key(action);
+		if (id == 0)
+			id = find_cancel(action);
+	}
+	writer_leave(&state);
+	if (id == 0)
+		ereport(ERROR,
+				(errcode(ERRCODE_T_R_SERIALIZATION_FAILURE),
+				 errmsg("could not serialize access due to concurrent update"),
+				 errdetail("Another transaction enqueued the same."),
+				 errhint("Try the transaction again.")));
+	return id;
+}
+
+/* ----------------------------------------------------------- one, by its number */
+
+static void
+notify(int64 id, const char *server, const char *action_state)
+{
+	StringInfoData buf;
+
+	initStringInfo(&buf);
+	appendStringInfo(&buf, "{\"id\":" INT64_FORMAT ",\"state\":\"%s\",\"server\":", id, action_state);
+	json_append_string(&buf, server);
+	appendStringInfoChar(&buf, '}');
+	Async_Notify(NOTIFY_CHANNEL, buf.data);
+}
+
+/* Who may not see it is told what he is told of one that is not there. */
+static void
+check_is_ours(int64 id, const char *owner)
+{
+	Oid			role = owner ? get_role_oid(owner, true) : InvalidOid;
+
+	if (owner != NULL && superuser())
+		return;
+	if (OidIsValid(role) && is_member_of_role(GetUserId(), role))
+		return;
+	ereport(ERROR,
+			(errcode(ERRCODE_UNDEFINED_OBJECT),
+			 errmsg("action " INT64_FORMAT " does not exist", id),
+			 errdetail("Or it is another role's, of which role \"%s\" is no member.",
+					   GetUserNameFromId(GetUserId(), false))));
+}
+
+typedef struct ActionRow
+{
+	char	   *owner;			/* NULL: there is none */
+	char	   *server;
+	char	   *state;
+	char	   *origin;
+	bool		settled;
+} ActionRow;
+
+/* With "lock" as for an update. */
+static ActionRow
+read_row(int64 id, bool lock)
+{
+	ActionRow	row = {0};
+	SqlArgs		args = {0};
+
+	sql_add_int8(&args, id);
+	if (sql_run(lock ?
+				"SELECT owner, server, state, origin, settled_at IS NOT NULL"
+				" FROM accessreq.action WHERE id = $1 FOR UPDATE" :
+				"SELECT owner, server, state, origin, settled_at IS NOT NULL"
+				" FROM accessreq.action WHERE id = $1", &args, SPI_OK_SELECT) == 0)
+		return row;
+	row.owner = sql_text(0, 1);
+	row.server = sql_text(0, 2);
+	row.state = sql_text(0, 3);
+	row.origin = sql_text(0, 4);
+	row.settled = sql_true(0, 5);
+	return row;
+}
+
+static ActionRow
+read_ours(int64 id)
+{
+	WriterState state;
+	ActionRow	row;
+
+	writer_enter_to_read(&state);
+	row = read_row(id, false);
+	writer_leave(&state);
+	check_is_ours(id, row.owner);
+	return row;
+}
+
+char *
+action_state(int64 id, bool *settled)
+{
+	ActionRow	row = read_ours(id);
+
+	*settled = row.settled;
+	return row.state;
+}
+
+void
+action_retry(int64 id)
+{
+	WriterState state;
+	ActionRow	row = read_ours(id);
+	SqlArgs		args = {0};
+
+	job_check_origin(row.server);
+	enter(&state);
+	row = read_row(id, true);
+	if (row.owner != NULL && strcmp(row.state, "failed") != 0 && strcmp(row.state, "unknown") != 0)
+		ereport(ERROR,
+				(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
+				 errmsg("action " INT64_FORMAT " is %s", id, row.state),
+				 errhint("Only an action that failed or is unknown can be sent again.")));
+	sql_add_int8(&args, id);
+	/* a newer one that holds its key or its request raises 23505 here */
+	(void) sql_run("UPDATE accessreq.action SET state = 'queued', settled_at = NULL, sent_at = NULL,"
+				   " http_status = NULL, error = NULL, error_code = NULL WHERE id = $1",
+				   &args, SPI_OK_UPDATE);
+	writer_leave(&state);
+}
+
+bool
+action_cancel(int64 id)
+{
+	WriterState state;
+	ActionRow	row = read_ours(id);
+	SqlArgs		args = {0};
+	bool		cancelled;
+
+	enter(&state);
+	sql_add_int8(&args, id);
+	cancelled = sql_run("UPDATE accessreq.action SET state = 'cancelled',"
+						" settled_at = pg_catalog.clock_timestamp()"
+						" WHERE id = $1 AND state = 'queued'", &args, SPI_OK_UPDATE) > 0;
+	writer_leave(&state);
+	if (cancelled)
+		notify(id, row.server, "cancelled");
+	return cancelled;
+}
+
+/* ------------------------------------------------------------------ the senders */
+
+void
+action_after_recovery(const char *server)
+{
+	WriterState state;
+	SqlArgs		args = {0};
+
+	if (!job_take_timeline(server))
+		return;
+	enter(&state);
+	sql_add_text(&args, server);
+	sql_add_text(&args, unpack_sql_state(ERRCODE_TRANSACTION_RESOLUTION_UNKNOWN));
+	(void) sql_run("UPDATE accessreq.action SET state = 'unknown', error_code = $2,"
+				   " error = 'the database was promoted or recovered since: it may have been sent before'"
+				   " WHERE server = $1 AND settled_at IS NULL AND state = 'queued'"
+				   " AND " DUE " <= pg_catalog.clock_timestamp()", &args, SPI_OK_UPDATE);
+	writer_leave(&state);
+}
+
+/*
+ * A skip scan: from one owner to the next, by the index, however many actions
+ * each has.  Servers come from sync_job, where enqueueing has put them.
+ */
+#define EACH_OWNER \
+	"WITH RECURSIVE o (owner, owner_oid) AS (" \
+	"(SELECT a.owner, a.owner_oid FROM accessreq.action a WHERE a.server = j.server" \
+	" AND a.settled_at IS NULL ORDER BY a.server, a.owner, a.owner_oid LIMIT 1)" \
+	" UNION ALL SELECT n.owner, n.owner_oid FROM o CROSS JOIN LATERAL" \
+	" (SELECT a.owner, a.owner_oid FROM accessreq.action a WHERE a.server = j.server" \
+	" AND a.settled_at IS NULL AND (a.owner, a.owner_oid) > (o.owner, o.owner_oid)" \
+	" ORDER BY a.server, a.owner, a.owner_oid LIMIT 1) n) SELECT * FROM o"
+
+#define OF_OWNER \
+	" FROM accessreq.action a WHERE a.server = j.server AND a.owner = o.owner" \
+	" AND a.owner_oid = o.owner_oid AND a.settled_at IS NULL AND a.state = "
+
+#define MAY(function) \
+	"r.oid IS NOT NULL AND pg_catalog.has_function_privilege(r.oid, 'accessreq." function "', 'EXECUTE')"
+
+static ActionSender *
+sender_from_row(uint64 row)
+{
+	ActionSender *s = palloc0(sizeof(ActionSender));
+
+	s->server = pstrdup(sql_text(row, 1));
+	s->owner = pstrdup(sql_text(row, 2));
+	s->owner_oid = (Oid) sql_int(row, 3);
+	s->has_owner = sql_true(row, 4);
+	s->has_server = sql_true(row, 5);
+	s->held = sql_true(row, 6);
+	s->retry_after = sql_time(row, 7);
+	s->due_at = sql_time(row, 8);
+	if (s->due_at == DT_NOBEGIN)
+		s->due_at = DT_NOEND;
+	s->sending = sql_true(row, 9);
+	s->unknown = sql_true(row, 10);
+	for (int i = 0; i < ACTION_KINDS; i++)
+		s->may[i] = sql_true(row, 11 + i);
+	return s;
+}
+
+List *
+action_senders(void)
+{
+	static SPIPlanPtr plan;
+	MemoryContext cxt = CurrentMemoryContext;
+	List	   *senders = NIL;
+	WriterState state;
+	SqlArgs		args = {0};
+	uint64		n;
+
+	enter(&state);
+	sql_add_text(&args, job_origin_here());
+	n = sql_run_kept(&plan, "SELECT j.server, o.owner, o.owner_oid, r.oid IS NOT NULL,"
+					 " EXISTS (SELECT FROM pg_catalog.pg_foreign_server f WHERE f.srvname = j.server::name),"
+					 " j.held_at IS NOT NULL, j.retry_after,"
+					 " (SELECT " DUE OF_OWNER "'queued' ORDER BY a.server, a.owner, a.owner_oid, a.state, " DUE
+					 " LIMIT 1), EXISTS (SELECT" OF_OWNER "'sending'), EXISTS (SELECT" OF_OWNER "'unknown'), "
+					 MAY("enqueue_create(jsonb, timestamptz, text, name)") ", "
+					 MAY("enqueue_cancel(text, text, timestamptz, text, name)") ", "
+					 MAY("enqueue_close(text[], text, text, text, timestamptz, text, name)") ", "
+					 MAY("enqueue_merge_config(jsonb, timestamptz, text, name)")
+					 " FROM accessreq.sync_job j CROSS JOIN LATERAL (" EACH_OWNER ") o"
+					 " LEFT JOIN pg_catalog.pg_roles r ON r.rolname = o.owner::name AND r.oid = o.owner_oid"
+					 " WHERE j.origin = $1", &args, SPI_OK_SELECT);
+	for (uint64 i = 0; i < n; i++)
+	{
+		MemoryContext old = MemoryContextSwitchTo(cxt);
+
+		senders = lappend(senders, sender_from_row(i));
+		MemoryContextSwitchTo(old);
+	}
+	writer_leave(&state);
+	return senders;
+}
+
+static void
+add_sender(SqlArgs *args, const ActionSender *sender)
+{
+	sql_add_text(args, sender->server);
+	sql_add_text(args, sender->owner);
+	sql_add_oid(args, sender->owner_oid);
+}
+
+#define OF_SENDER "server = $1 AND owner = $2 AND owner_oid = $3 AND settled_at IS NULL"
+
+/* ------------------------------------------------------------------- claiming */
+
+static ActionKind
+kind_of(const char *name)
+{
+	for (int i = 0; i < ACTION_KINDS; i++)
+	{
+		if (strcmp(name, action_kinds[i]) == 0)
+			return (ActionKind) i;
+	}
+	elog(ERROR, "unknown kind of action \"%s\"", name);
+}
+
+/*
+ * Actions on the same access request keep their order, and changes of the
+ * configuration theirs: one waits for those before it that are due, on their
+ * way or unknown, whosever they are.
+ */
+#define BEFORE_IT \
+	"SELECT FROM accessreq.action b WHERE b.server = a.server AND b.settled_at IS NULL" \
+	" AND b.id < a.id AND (b.state <> 'queued'" \
+	" OR coalesce(b.not_before, b.enqueued_at) <= pg_catalog.clock_timestamp())"
+
+#define CANDIDATES \
+	"SELECT id, kind, CASE WHEN kind = 'cancel' THEN request ->> 'comment' END," \
+	" coalesce(http_status BETWEEN 400 AND 499, false)" \
+	" FROM accessreq.action a WHERE " OF_SENDER " AND state = 'queued'" \
+	" AND " DUE " <= pg_catalog.clock_timestamp() AND origin = $4" \
+	" AND (access_request_ids IS NULL OR NOT EXISTS (" BEFORE_IT \
+	" AND b.access_request_ids && a.access_request_ids))" \
+	" AND (kind <> 'merge_config' OR NOT EXISTS (" BEFORE_IT " AND b.kind = 'merge_config'))" \
+	" ORDER BY server, owner, owner_oid, state, " DUE ", id LIMIT $5"
+
+List *
+action_candidates(const ActionSender *sender, int most)
+{
+	static SPIPlanPtr plan;
+	MemoryContext cxt = CurrentMemoryContext;
+	List	   *candidates = NIL;
+	WriterState state;
+	SqlArgs		args = {0};
+	uint64		n;
+
+	enter(&state);
+	add_sender(&args, sender);
+	sql_add_text(&args, job_origin_here());
+	sql_add_int8(&args, most);
+	n = sql_run_kept(&plan, CANDIDATES, &args, SPI_OK_SELECT);
+	for (uint64 i = 0; i < n; i++)
+	{
+		MemoryContext old = MemoryContextSwitchTo(cxt);
+		ActionCandidate *c = palloc0(sizeof(ActionCandidate));
+		char	   *comment = sql_text(i, 3);
+
+		c->id = sql_int(i, 1);
+		c->kind = kind_of(sql_text(i, 2));
+		c->comment = comment ? pstrdup(utf8(comment)) : NULL;
+		c->alone = sql_true(i, 4);
+		candidates = lappend(candidates, c);
+		MemoryContextSwitchTo(old);
+	}
+	writer_leave(&state);
+	return candidates;
+}
+
+/* Columns of an Action, in this order. */
+#define ACTION_COLUMNS \
+	"a.id, a.kind, a.attempts, a.request::text, a.client_token::text, a.sent_at, a.enqueued_at," \
+	" a.access_request_ids"
+
+static void
+read_ids(Action *a, Datum array)
+{
+	Datum	   *elements;
+	bool	   *nulls;
+	int			n;
+
+	deconstruct_array(DatumGetArrayTypeP(array), TEXTOID, -1, false, TYPALIGN_INT,
+					  &elements, &nulls, &n);
+	a->ids = palloc(sizeof(char *) * Max(n, 1));
+	for (int i = 0; i < n; i++)
+	{
+		if (!nulls[i])
+			a->ids[a->nids++] = pstrdup(utf8(TextDatumGetCString(elements[i])));
+	}
+}
+
+/* The rows of the last result, as Actions in "cxt". */
+static List *
+read_actions(uint64 n, MemoryContext cxt)
+{
+	List	   *actions = NIL;
+	MemoryContext old = MemoryContextSwitchTo(cxt);
+
+	for (uint64 i = 0; i < n; i++)
+	{
+		Action	   *a = palloc0(sizeof(Action));
+		char	   *token = sql_text(i, 5);
+		bool		isnull;
+		Datum		ids = sql_datum(i, 8, &isnull);
+
+		a->id = sql_int(i, 1);
+		a->kind = kind_of(sql_text(i, 2));
+		a->attempts = (int) sql_int(i, 3);
+		a->request = pstrdup(utf8(sql_text(i, 4)));
+		a->client_token = token ? pstrdup(token) : NULL;
+		a->sent_at = sql_time(i, 6);
+		a->enqueued_at = sql_time(i, 7);
+		if (!isnull)
+			read_ids(a, ids);
+		actions = lappend(actions, a);
+	}
+	MemoryContextSwitchTo(old);
+	return actions;
+}
+
+Action *
+action_copy(const Action *action)
+{
+	Action	   *copy = palloc(sizeof(Action));
+
+	*copy = *action;
+	copy->request = pstrdup(action->request);
+	copy->client_token = action->client_token ? pstrdup(action->client_token) : NULL;
+	copy->ids = palloc(sizeof(char *) * Max(action->nids, 1));
+	for (int i = 0; i < action->nids; i++)
+		copy->ids[i] = pstrdup(action->ids[i]);
+	return copy;
+}
+
+List *
+action_claim(const int64 *ids, int n)
+{
+	static SPIPlanPtr plan;
+	MemoryContext cxt = CurrentMemoryContext;
+	List	   *actions;
+	WriterState state;
+	SqlArgs		args = {0};
+
+	enter(&state);
+	sql_add(&args, INT8ARRAYOID, int8_array(ids, n), false);
+	actions = read_actions(sql_run_kept(&plan, "UPDATE accessreq.action a SET state = 'sending',"
+										" attempts = a.attempts + 1, sent_at = pg_catalog.clock_timestamp(),"
+										" http_status = NULL, error = NULL, error_code = NULL"
+										" FROM (SELECT id FROM accessreq.action WHERE id = ANY ($1)"
+										" AND state = 'queued' FOR UPDATE SKIP LOCKED) c"
+										" WHERE a.id = c.id RETURNING " ACTION_COLUMNS,
+										&args, SPI_OK_UPDATE_RETURNING), cxt);
+	writer_leave(&state);
+	/* what may have left is known to whoever comes after a crash */
+	if (actions != NIL)
+		ForceSyncCommit();
+	return actions;
+}
+
+/* -------------------------------------------------------------------- outcomes */
+
+#define NOTE_OUTCOME \
+	"UPDATE accessreq.action SET state = $4," \
+	" settled_at = CASE WHEN $5 THEN pg_catalog.clock_timestamp() END," \
+	" sent_at = CASE WHEN $4 = 'queued' THEN NULL ELSE sent_at END," \
+	" http_status = $6, answer = coalesce($7, answer), error = $8, error_code = $9," \
+	" tracking_id = coalesce($10, tracking_id), access_request_ids = coalesce($11, access_request_ids)" \
+	" WHERE id = $1 AND state = $2 AND attempts = $3 RETURNING server"
+
+void
+action_note(const Action *action, const char *from, const ActionOutcome *outcome)
+{
+	static SPIPlanPtr plan;
+	WriterState state;
+	SqlArgs		args = {0};
+	char	   *server = NULL;
+
+	sql_add_int8(&args, action->id);
+	sql_add_text(&args, from);
+	sql_add_int4(&args, action->attempts);
+	sql_add_text(&args, outcome->state);
+	sql_add_bool(&args, outcome->settled);
+	sql_add(&args, INT4OID, Int32GetDatum(outcome->http_status), outcome->http_status == 0);
+	sql_add(&args, JSONBOID, outcome->answer, outcome->answer == (Datum) 0);
+	sql_add_text(&args, outcome->error);
+	sql_add_text(&args, outcome->error_code ? unpack_sql_state(outcome->error_code) : NULL);
+	sql_add_text(&args, outcome->tracking_id);
+	sql_add(&args, TEXTARRAYOID, outcome->nids > 0 ? text_array(outcome->ids, outcome->nids) : (Datum) 0,
+			outcome->nids == 0);
+	enter(&state);
+	if (sql_run_kept(&plan, NOTE_OUTCOME, &args, SPI_OK_UPDATE_RETURNING) > 0)
+		server = sql_text(0, 1);
+	writer_leave(&state);
+	if (server != NULL && outcome->settled)
+		notify(action->id, server, outcome->state);
+}
+
+void
+action_note_trouble(const ActionSender *sender, int sqlstate, const char *error)
+{
+	WriterState state;
+	SqlArgs		args = {0};
+
+	enter(&state);
+	add_sender(&args, sender);
+	sql_add_text(&args, unpack_sql_state(sqlstate));
+	sql_add_text(&args, error);
+	(void) sql_run("UPDATE accessreq.action SET error_code = $4, error = $5"
+				   " WHERE id = (SELECT id FROM accessreq.action WHERE " OF_SENDER " AND state = 'queued'"
+				   " AND " DUE " <= pg_catalog.clock_timestamp()"
+				   " ORDER BY server, owner, owner_oid, state, " DUE ", id LIMIT 1 FOR UPDATE SKIP LOCKED)",
+				   &args, SPI_OK_UPDATE);
+	writer_leave(&state);
+}
+
+/* Run an UPDATE … RETURNING id, server, state of settled actions, and tell of each. */
+static int
+end_actions(const char *sql, SqlArgs *args)
+{
+	WriterState state;
+	uint64		n;
+
+	enter(&state);
+	n = sql_run(sql, args, SPI_OK_UPDATE_RETURNING);
+	for (uint64 i = 0; i < n; i++)
+		notify(sql_int(i, 1), sql_text(i, 2), sql_text(i, 3));
+	writer_leave(&state);
+	return (int) n;
+}
+
+int
+action_fail_queued(const ActionSender *sender, bool due_only, int kind,
+				   int sqlstate, const char *error)
+{
+	SqlArgs		args = {0};
+
+	add_sender(&args, sender);
+	sql_add_text(&args, unpack_sql_state(sqlstate));
+	sql_add_text(&args, error);
+	sql_add_bool(&args, due_only);
+	sql_add_text(&args, kind < 0 ? NULL : action_kinds[kind]);
+	return end_actions("UPDATE accessreq.action SET state = 'failed',"
+					   " settled_at = pg_catalog.clock_timestamp(), error_code = $4, error = $5"
+					   " WHERE " OF_SENDER " AND state = 'queued'"
+					   " AND (NOT $6 OR " DUE " <= pg_catalog.clock_timestamp())"
+					   " AND ($7 IS NULL OR kind = $7) RETURNING id, server, state", &args);
+}
+
+int
+action_give_up_unknown(const ActionSender *sender, int sqlstate, const char *error)
+{
+	SqlArgs		args = {0};
+
+	add_sender(&args, sender);
+	sql_add_text(&args, unpack_sql_state(sqlstate));
+	sql_add_text(&args, error);
+	return end_actions("UPDATE accessreq.action SET settled_at = pg_catalog.clock_timestamp(),"
+					   " error_code = $4, error = $5 WHERE " OF_SENDER " AND state = 'unknown'"
+					   " RETURNING id, server, state", &args);
+}
+
+void
+action_end_ownerless(const char *server)
+{
+	SqlArgs		args = {0};
+
+	sql_add_text(&args, server);
+	(void) end_actions("UPDATE accessreq.action a SET settled_at = pg_catalog.clock_timestamp(),"
+					   " state = CASE WHEN state = 'queued' THEN 'failed' ELSE 'unknown' END,"
+					   " error_code = '42704', error = pg_catalog.format('role \"%s\" does not exist', a.owner)"
+					   " WHERE a.server = $1 AND a.settled_at IS NULL AND NOT EXISTS"
+					   " (SELECT FROM pg_catalog.pg_roles r WHERE r.rolname = a.owner::name)"
+					   " RETURNING id, server, state", &args);
+}
+
+int
+action_lose_orphans(const ActionSender *sender, const int64 *ours, int n)
+{
+	WriterState state;
+	SqlArgs		args = {0};
+	uint64		lost;
+
+	enter(&state);
+	add_sender(&args, sender);
+	sql_add(&args, INT8ARRAYOID, int8_array(ours, n), false);
+	sql_add_text(&args, unpack_sql_state(ERRCODE_TRANSACTION_RESOLUTION_UNKNOWN));
+	lost = sql_run("UPDATE accessreq.action SET state = 'unknown', error_code = $5,"
+				   " error = 'the process that sent it ended before the answer was noted'"
+				   " WHERE " OF_SENDER " AND state = 'sending' AND id <> ALL ($4)",
+				   &args, SPI_OK_UPDATE);
+	writer_leave(&state);
+	return (int) lost;
+}
+
+List *
+action_unknown(const ActionSender *sender, const int64 *without, int n, int most)
+{
+	MemoryContext cxt = CurrentMemoryContext;
+	WriterState state;
+	SqlArgs		args = {0};
+	List	   *actions;
+
+	enter(&state);
+	add_sender(&args, sender);
+	sql_add(&args, INT8ARRAYOID, int8_array(without, n), false);
+	sql_add_int8(&args, most);
+	actions = read_actions(sql_run("SELECT " ACTION_COLUMNS " FROM accessreq.action a WHERE " OF_SENDER
+								   " AND state = 'unknown' AND id <> ALL ($4)"
+								   " ORDER BY server, owner, owner_oid, state, " DUE ", id LIMIT $5",
+								   &args, SPI_OK_SELECT), cxt);
+	writer_leave(&state);
+	return actions;
+}
+
+int64
+action_expire(int most)
+{
+	WriterState state;
+	SqlArgs		args = {0};
+	int64		n;
+
+	enter(&state);
+	sql_add(&args, FLOAT8OID, Float8GetDatum((double) accessreq_action_retention), false);
+	sql_add_int8(&args, most);
+	n = sql_run("DELETE FROM accessreq.action WHERE id = ANY (ARRAY("
+				"SELECT id FROM accessreq.action WHERE settled_at"
+				" < pg_catalog.clock_timestamp() - $1 * interval '1 minute'"
+				" ORDER BY settled_at LIMIT $2))", &args, SPI_OK_DELETE);
+	writer_leave(&state);
+	return n;
+}

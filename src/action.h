@@ -1,0 +1,174 @@
+/*-------------------------------------------------------------------------
+ *
+ * action.h
+ *	  The rows of table action: the queue of calls that belong to a
+ *	  transaction.
+ *
+ * All of this runs in the current transaction, with SPI connected, and writes
+ * as the tables' owner.  Texts of an Action are UTF-8, names of servers and
+ * roles are in the server's encoding.
+ *
+ *-------------------------------------------------------------------------
+ */
+#ifndef ACCESSREQ_ACTION_H
+#define ACCESSREQ_ACTION_H
+
+#include "postgres.h"
+#include "datatype/timestamp.h"
+#include "nodes/pg_list.h"
+#include "utils/uuid.h"
+
+typedef enum ActionKind
+{
+	ACTION_CREATE,
+	ACTION_CANCEL,
+	ACTION_CLOSE,
+	ACTION_MERGE_CONFIG
+} ActionKind;
+
+#define ACTION_KINDS (ACTION_MERGE_CONFIG + 1)
+
+/* As in the column "kind". */
+extern const char *const action_kinds[ACTION_KINDS];
+
+/* In the clientMetadata of each item of a create: by it the create is found again. */
+#define ACTION_TOKEN_KEY "accessreq_client_token"
+
+/* -------------------------------------------------------------- for sessions */
+
+typedef struct NewAction
+{
+	const char *server;
+	ActionKind	kind;
+	Datum		request;		/* jsonb */
+	Oid			owner;
+	Datum		ids;			/* text[] of access requests, or 0 */
+	TimestampTz not_before;		/* DT_NOBEGIN: none */
+	const char *dedupe_key;		/* NULL: none */
+} NewAction;
+
+/*
+ * Write an action; its id.  The id of another that stands for it: the owner's
+ * one with the same key, or his cancel of the same request.  Raises 23505 where
+ * that is another's, 40001 where it is out of the transaction's sight.
+ */
+extern int64 action_enqueue(const NewAction *action);
+
+/*
+ * Whose it is and how it stands.  Raises 42704 where there is none of a role of
+ * which the caller is a member.
+ */
+extern char *action_state(int64 id, bool *settled);
+
+/* Both raise 42704 as above; retry 55000 and 23505, see functions' comments. */
+extern void action_retry(int64 id);
+extern bool action_cancel(int64 id);
+
+/*
+ * The database was promoted or recovered since the server's job last ran: what
+ * is queued and due may have been sent by the one before, and becomes unknown,
+ * to be looked for first.  Does nothing where that was done.
+ */
+extern void action_after_recovery(const char *server);
+
+/* Those of a server that have no owner here any more end (for adopt()). */
+extern void action_end_ownerless(const char *server);
+
+/* ------------------------------------------------------------ for the worker */
+
+/*
+ * Whoever sends: the actions of one owner for one server, that are not settled
+ * and belong to this database.
+ */
+typedef struct ActionSender
+{
+	char	   *server;
+	char	   *owner;			/* name of the role */
+	Oid			owner_oid;
+	bool		has_owner;		/* is there such a role, and the same? */
+	bool		has_server;
+	bool		may[ACTION_KINDS];	/* has it EXECUTE on enqueue_…()? */
+	bool		held;			/* by hold_actions() */
+	TimestampTz retry_after;	/* the tenant asked to be left alone; DT_NOBEGIN */
+	TimestampTz due_at;			/* of the first that is queued; DT_NOEND: none */
+	bool		sending;		/* are there any? */
+	bool		unknown;
+} ActionSender;
+
+/* A List of ActionSenders, in the current context. */
+extern List *action_senders(void);
+
+typedef struct Action
+{
+	int64		id;
+	ActionKind	kind;
+	int			attempts;		/* which of its tries this is */
+	const char *request;		/* JSON */
+	const char **ids;			/* access requests */
+	int			nids;
+	const char *client_token;	/* of a create */
+	TimestampTz sent_at;		/* DT_NOBEGIN: not known to have been sent */
+	TimestampTz enqueued_at;
+} Action;
+
+/* A copy in the current context. */
+extern Action *action_copy(const Action *action);
+
+/* What of an action decides with which others it is sent. */
+typedef struct ActionCandidate
+{
+	int64		id;
+	ActionKind	kind;
+	const char *comment;		/* of a cancel */
+	bool		alone;			/* the tenant refused it in company */
+} ActionCandidate;
+
+/* The next that may be sent, in their order: a List of ActionCandidates. */
+extern List *action_candidates(const ActionSender *sender, int most);
+
+/*
+ * Mark them as being sent: a List of Actions, those that nobody has taken
+ * meanwhile.  The commit is flushed, whatever synchronous_commit says.
+ */
+extern List *action_claim(const int64 *ids, int n);
+
+/* What became of one that was sent or looked for. */
+typedef struct ActionOutcome
+{
+	const char *state;			/* done, failed, unknown, queued */
+	bool		settled;
+	int			http_status;	/* 0: none */
+	Datum		answer;			/* jsonb, or 0 */
+	const char *error;			/* these in the server's encoding; or NULL */
+	int			error_code;		/* an ERRCODE_…, 0: none */
+	const char *tracking_id;
+	const char *const *ids;		/* what a create made; UTF-8 */
+	int			nids;
+} ActionOutcome;
+
+/*
+ * Write it down, unless the action has moved on since: "from" is the state it
+ * was in.  Who listens is told of one that is settled.
+ */
+extern void action_note(const Action *action, const char *from, const ActionOutcome *outcome);
+
+/* Note on the first that is due why it is not sent. */
+extern void action_note_trouble(const ActionSender *sender, int sqlstate, const char *error);
+
+/* Those of "sender" that are queued fail, or only those due, or of one kind. */
+extern int	action_fail_queued(const ActionSender *sender, bool due_only, int kind,
+							   int sqlstate, const char *error);
+
+/* Nobody can look for them any more. */
+extern int	action_give_up_unknown(const ActionSender *sender, int sqlstate, const char *error);
+
+/* Those that are marked as being sent, but for these: their worker is gone. */
+extern int	action_lose_orphans(const ActionSender *sender, const int64 *ours, int n);
+
+/* Unknown ones that are not settled, without these: a List of Actions. */
+extern List *action_unknown(const ActionSender *sender, const int64 *without, int n, int most);
+
+/* Delete settled ones that are older than action_retention, a batch; how many. */
+extern int64 action_expire(int most);
+
+#endif							/* ACCESSREQ_ACTION_H */

@@ -1,0 +1,32 @@
+/*-------------------------------------------------------------------------
+ *
+ * answer.h
+ *	  What the tenant says to a call that changes something.
+ *
+ *-------------------------------------------------------------------------
+ */
+#ifndef ACCESSREQ_ANSWER_H
+#define ACCESSREQ_ANSWER_H
+
+#include "call.h"
+#include "json.h"
+
+/* The body of an answer; NULL with *problem set where it is no JSON. */
+extern const JsonValue *answer_parse(Call *call, const char **problem);
+
+/*
+ * The same as jsonb; {} where it is none, because a 202 is a 202 whatever its
+ * body: what was accepted must not end in an error.
+ */
+extern Datum answer_jsonb(Call *call);
+
+/* UTF-8 JSON as jsonb, "?" for what the database's encoding lacks. */
+extern Datum answer_lossy_jsonb(const JsonValue *value);
+
+/* The access requests that the answer to a create names, and their number. */
+extern const char **answer_created(const JsonValue *answer, int *n);
+
+/* Message, detail and hint of an error in one, for a column; NULL for none. */
+extern char *answer_error_line(const ApiError *error);
+
+#endif							/* ACCESSREQ_ANSWER_H */

@@ -1,0 +1,489 @@
+/*-------------------------------------------------------------------------
+ *
+ * inquiry.c
+ *	  Looking in the tenant what became of actions whose answer was lost.
+ *
+ * Creates are looked for in one list: what this user has requested since the
+ * first of them.  Their clientMetadata has their token.  Cancels and closes are
+ * looked up by the ids of their access requests, as many in one request as the
+ * api allows; changes of the configuration in the configuration.
+ *
+ *-------------------------------------------------------------------------
+ */
+#include "postgres.h"
+
+#include "answer.h"
+#include "api.h"
+#include "filter.h"
+#include "idset.h"
+#include "inquiry.h"
+#include "item.h"
+#include "lib/stringinfo.h"
+#include "listing.h"
+#include "merge.h"
+#include "row.h"
+#include "utils/jsonb.h"
+#include "utils/memutils.h"
+#include "utils/timestamp.h"
+
+/*
+ * The tenant's clock may differ from ours, by which we know when a create was
+ * sent: so much before that the list begins.
+ */
+#define CLOCK_ALLOWANCE_US USECS_PER_HOUR
+
+/* A look waits for the budget, and for no longer than this when told to. */
+#define PATIENCE_US (30 * USECS_PER_SEC)
+
+/* States of a request's items, as evidence. */
+typedef struct Seen
+{
+	const char *request_id;
+	const char *state;
+	const char *item_id;		/* account_activity_item_id */
+} Seen;
+
+typedef struct Sought
+{
+	Action	   *action;
+	List	   *seen;			/* of Seen */
+	bool		in_place;
+} Sought;
+
+/* One list to be read, or the configuration. */
+typedef struct Question
+{
+	Listing		listing;
+	bool		config;
+	Call	   *call;			/* under way */
+	bool		answered;
+} Question;
+
+struct Inquiry
+{
+	MemoryContext cxt;
+	const Tenant *tenant;
+	CallSet    *calls;
+	Sought	   *sought;
+	int			nsought;
+	List	   *questions;		/* that have not come to their end */
+	int			under_way;
+	bool		news;
+	ApiError   *error;
+	int64		limited_us;
+};
+
+/* ---------------------------------------------------------------- its questions */
+
+static void
+add_question(Inquiry *q, const char *filter, const char *requested_by, bool config)
+{
+	Question   *question = palloc0(sizeof(Question));
+
+	question->listing.filter = filter;
+	question->listing.requested_by = requested_by;
+	question->config = config;
+	q->questions = lappend(q->questions, question);
+}
+
+/* Since when the list is read in which creates are looked for; DT_NOEND: none. */
+static TimestampTz
+first_create(const Inquiry *q)
+{
+	TimestampTz first = DT_NOEND;
+
+	for (int i = 0; i < q->nsought; i++)
+	{
+		const Action *a = q->sought[i].action;
+
+		if (a->kind == ACTION_CREATE)
+			first = Min(first, a->sent_at == DT_NOBEGIN ? a->enqueued_at : a->sent_at);
+	}
+	return first;
+}
+
+static void
+ask_for_requests(Inquiry *q)
+{
+	IdSet	   *ids = idset_create(CurrentMemoryContext, q->nsought);
+	int			per = api_ids_per_filter(q->tenant);
+	const char **all;
+	int			n;
+
+	for (int i = 0; i < q->nsought; i++)
+	{
+		const Action *a = q->sought[i].action;
+
+		for (int k = 0; a->kind != ACTION_CREATE && k < a->nids; k++)
+			(void) idset_add(ids, a->ids[k], strlen(a->ids[k]));
+	}
+	all = idset_ids(ids);
+	n = (int) idset_size(ids);
+	for (int k = 0; k < n; k += per)
+		add_question(q, filter_requests(all + k, Min(per, n - k)), NULL, false);
+}
+
+static bool
+has_kind(const Inquiry *q, ActionKind kind)
+{
+	for (int i = 0; i < q->nsought; i++)
+	{
+		if (q->sought[i].action->kind == kind)
+			return true;
+	}
+	return false;
+}
+
+static const char *
+copy_text(const char *text)
+{
+	return text ? pstrdup(text) : NULL;
+}
+
+Inquiry *
+inquiry_open(const Tenant *tenant, CallSet *calls, List *actions)
+{
+	MemoryContext cxt = AllocSetContextCreate(CurrentMemoryContext, "accessreq inquiry",
+											  ALLOCSET_SMALL_SIZES);
+	MemoryContext old = MemoryContextSwitchTo(cxt);
+	Inquiry    *q = palloc0(sizeof(Inquiry));
+	ListCell   *cell;
+	TimestampTz since;
+
+	q->cxt = cxt;
+	q->tenant = tenant;
+	q->calls = calls;
+	q->sought = palloc0(sizeof(Sought) * list_length(actions));
+	foreach(cell, actions)
+		q->sought[q->nsought++].action = action_copy(lfirst(cell));
+	since = first_create(q);
+	if (since != DT_NOEND)
+		add_question(q, filter_created(since - CLOCK_ALLOWANCE_US, DT_NOBEGIN), "me", false);
+	ask_for_requests(q);
+	if (has_kind(q, ACTION_MERGE_CONFIG))
+		add_question(q, NULL, NULL, true);
+	MemoryContextSwitchTo(old);
+	return q;
+}
+
+void
+inquiry_close(Inquiry *q)
+{
+	ListCell   *cell;
+
+	foreach(cell, q->questions)
+	{
+		Question   *question = lfirst(cell);
+
+		if (question->call != NULL)
+			call_free(question->call);
+	}
+	MemoryContextDelete(q->cxt);
+}
+
+/* ----------------------------------------------------------------- what was seen */
+
+static void
+note_seen(Sought *s, const StatusItem *item)
+{
+	Seen	   *seen = palloc(sizeof(Seen));
+	ListCell   *cell;
+
+	/* a row that moves between two pages is read twice */
+	foreach(cell, s->seen)
+	{
+		if (strcmp(((Seen *) lfirst(cell))->item_id, item->account_activity_item_id) == 0)
+			return;
+	}
+	seen->request_id = copy_text(item->access_request_id);
+	seen->state = copy_text(item->state);
+	seen->item_id = pstrdup(item->account_activity_item_id);
+	s->seen = lappend(s->seen, seen);
+}
+
+/* The token in an item's clientMetadata, or NULL. */
+static const char *
+token_of(const StatusItem *item)
+{
+	const char *problem;
+	const char *metadata = item->client_metadata;
+
+	if (metadata == NULL)
+		return NULL;
+	return json_get_string(json_parse(metadata, strlen(metadata), CurrentMemoryContext, &problem),
+						   ACTION_TOKEN_KEY);
+}
+
+static bool
+is_about(const Action *a, const StatusItem *item, const char *token)
+{
+	if (a->kind == ACTION_CREATE)
+		return token != NULL && strcmp(a->client_token, token) == 0;
+	for (int i = 0; i < a->nids; i++)
+	{
+		if (item->access_request_id != NULL && strcmp(a->ids[i], item->access_request_id) == 0)
+			return true;
+	}
+	return false;
+}
+
+static void
+see_items(Inquiry *q, const JsonSpan *items, int nitems)
+{
+	MemoryContext page = AllocSetContextCreate(CurrentMemoryContext, "accessreq looked-up page",
+											   ALLOCSET_DEFAULT_SIZES);
+
+	for (int i = 0; i < nitems; i++)
+	{
+		MemoryContext old = MemoryContextSwitchTo(page);
+		StatusItem	item;
+		const char *problem;
+		bool		good = items[i].problem == NULL &&
+			item_decode(items[i].start, items[i].len, page, &item, &problem);
+		const char *token = good ? token_of(&item) : NULL;
+
+		MemoryContextSwitchTo(old);
+		for (int k = 0; good && k < q->nsought; k++)
+		{
+			if (is_about(q->sought[k].action, &item, token))
+				note_seen(&q->sought[k], &item);
+		}
+		MemoryContextReset(page);
+	}
+	MemoryContextDelete(page);
+}
+
+static void
+see_config(Inquiry *q, Call *call)
+{
+	Datum		config = answer_jsonb(call);
+
+	for (int i = 0; i < q->nsought; i++)
+	{
+		const char *patch = q->sought[i].action->request;
+
+		if (q->sought[i].action->kind == ACTION_MERGE_CONFIG)
+			q->sought[i].in_place = merge_is_in_place(DatumGetJsonbP(config),
+													  DatumGetJsonbP(row_jsonb(patch, strlen(patch))));
+	}
+}
+
+/* -------------------------------------------------------------------- going on */
+
+bool
+inquiry_take(Inquiry *q, Call *call)
+{
+	ListCell   *cell;
+
+	foreach(cell, q->questions)
+	{
+		Question   *question = lfirst(cell);
+
+		if (question->call == call)
+		{
+			question->answered = true;
+			q->news = true;
+			return true;
+		}
+	}
+	return false;
+}
+
+bool
+inquiry_has_news(const Inquiry *q)
+{
+	return q->news;
+}
+
+static void
+fail(Inquiry *q, Call *call, const ApiError *error)
+{
+	if (q->error == NULL)
+		q->error = api_error_copy(error);
+	q->limited_us = Max(q->limited_us, call_limited_us(call));
+}
+
+/* Read an answer; true where its question has come to its end. */
+static bool
+read_answer(Inquiry *q, Question *question)
+{
+	Call	   *call = question->call;
+	JsonSpan   *items;
+	int			nitems;
+	bool		more = false;
+	const ApiError *error = question->config ? call_error(call) :
+		listing_read(&question->listing, q->tenant, call, &items, &nitems, &more);
+
+	if (error != NULL)
+		fail(q, call, error);
+	else if (question->config)
+		see_config(q, call);
+	else
+		see_items(q, items, nitems);
+	question->call = NULL;
+	question->answered = false;
+	call_free(call);
+	q->under_way--;
+	return !more || error != NULL;
+}
+
+static void
+ask(Inquiry *q, Question *question)
+{
+	CallSpec	how = {0};
+
+	how.patient = true;
+	how.patience_us = PATIENCE_US;
+	how.share = CALL_OF_ACTION;
+	if (question->config)
+	{
+		CallSpec	spec;
+
+		api_get_config(&spec, q->tenant);
+		spec.patient = how.patient;
+		spec.patience_us = how.patience_us;
+		spec.share = how.share;
+		question->call = call_start(q->calls, &spec);
+	}
+	else
+		question->call = listing_ask(&question->listing, q->tenant, q->calls, &how);
+	q->under_way++;
+}
+
+void
+inquiry_go_on(Inquiry *q)
+{
+	MemoryContext old = MemoryContextSwitchTo(q->cxt);
+	ListCell   *cell;
+
+	q->news = false;
+	foreach(cell, q->questions)
+	{
+		Question   *question = lfirst(cell);
+
+		if (question->answered && read_answer(q, question))
+			q->questions = foreach_delete_current(q->questions, cell);
+	}
+	foreach(cell, q->questions)
+	{
+		if (((Question *) lfirst(cell))->call == NULL && q->error == NULL &&
+			q->under_way < q->tenant->max_concurrency)
+			ask(q, lfirst(cell));
+	}
+	MemoryContextSwitchTo(old);
+}
+
+bool
+inquiry_is_over(const Inquiry *q)
+{
+	return q->under_way == 0 && (q->error != NULL || q->questions == NIL);
+}
+
+const ApiError *
+inquiry_error(const Inquiry *q)
+{
+	return q->error;
+}
+
+int64
+inquiry_limited_us(const Inquiry *q)
+{
+	return q->limited_us;
+}
+
+/* ------------------------------------------------------------------ its findings */
+
+/* People times items of a create: as many rows as it can make. */
+static int
+wanted_items(const char *request)
+{
+	const char *problem;
+	const JsonValue *body = json_parse(request, strlen(request), CurrentMemoryContext, &problem);
+	const JsonValue *pairs = json_get(body, "requestedForWithRequestedItems");
+	int			n = 0;
+
+	if (json_size(pairs) == 0)
+		return json_size(json_get(body, "requestedFor")) * json_size(json_get(body, "requestedItems"));
+	for (const JsonValue *p = json_first(pairs); p != NULL; p = json_next(p))
+		n += json_size(json_get(p, "requestedItems"));
+	return n;
+}
+
+/* {"id": ["state", …], …} and the same in words. */
+static void
+describe(const Sought *s, IdSet *requests, Found *found)
+{
+	StringInfoData json,
+				words;
+	const char **ids = idset_ids(requests);
+
+	initStringInfo(&json);
+	initStringInfo(&words);
+	appendStringInfoString(&json, "{\"found\":{");
+	for (int i = 0; i < (int) idset_size(requests); i++)
+	{
+		ListCell   *cell;
+		const char *separator = "";
+
+		if (i > 0)
+			appendStringInfoChar(&json, ',');
+		json_append_string(&json, ids[i]);
+		appendStringInfoString(&json, ":[");
+		foreach(cell, s->seen)
+		{
+			const Seen *seen = lfirst(cell);
+
+			if (seen->request_id == NULL || strcmp(seen->request_id, ids[i]) != 0)
+				continue;
+			appendStringInfoString(&json, separator);
+			json_append_string(&json, seen->state ? seen->state : "");
+			if (words.len < 200)
+				appendStringInfo(&words, "%s%s", words.len > 0 ? ", " : "",
+								 seen->state ? api_error_text(seen->state) : "no state");
+			separator = ",";
+		}
+		appendStringInfoChar(&json, ']');
+	}
+	appendStringInfoString(&json, "}}");
+	found->evidence = json.data;
+	found->what = words.data;
+}
+
+int
+inquiry_size(const Inquiry *q)
+{
+	return q->nsought;
+}
+
+Found
+inquiry_found(Inquiry *q, int i)
+{
+	const Sought *s = &q->sought[i];
+	IdSet	   *requests = idset_create(CurrentMemoryContext, list_length(s->seen) + 1);
+	Found		found = {0};
+	ListCell   *cell;
+
+	found.action = s->action;
+	found.finding.in_place = s->in_place;
+	found.finding.items = list_length(s->seen);
+	foreach(cell, s->seen)
+	{
+		const Seen *seen = lfirst(cell);
+
+		if (seen->request_id != NULL)
+			(void) idset_add(requests, seen->request_id, strlen(seen->request_id));
+		if (!row_is_closed_state(seen->state))
+			found.finding.open++;
+		if (seen->state != NULL && strcmp(seen->state, "CANCELLED") == 0)
+			found.finding.cancelled++;
+	}
+	found.finding.requests = (int) idset_size(requests);
+	if (s->action->kind == ACTION_CREATE)
+	{
+		found.finding.wanted = wanted_items(s->action->request);
+		found.ids = idset_ids(requests);
+		found.nids = (int) idset_size(requests);
+	}
+	describe(s, requests, &found);
+	return found;
+}

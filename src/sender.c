@@ -1,0 +1,445 @@
+/*-------------------------------------------------------------------------
+ *
+ * sender.c
+ *	  Who sends: the actions of one owner for one server.
+ *
+ * The queue as it was last read, the sender's patience with its tenant, and its
+ * token.
+ *
+ *-------------------------------------------------------------------------
+ */
+#include "postgres.h"
+
+#include "accessreq.h"
+#include "answer.h"
+#include "dbsetting.h"
+#include "delivery.h"
+#include "job.h"
+#include "miscadmin.h"
+#include "sender.h"
+#include "unit.h"
+#include "utils/memutils.h"
+#include "utils/timestamp.h"
+
+/*
+ * Pauses of a sender after a failure, doubled each time: somebody waits for it,
+ * so the longest is shorter than a pull's.
+ */
+#define FIRST_PAUSE_US USECS_PER_SEC
+#define LAST_PAUSE_US (60 * USECS_PER_SEC)
+
+#define DELIVER_ACTIONS "accessreq.deliver_actions"
+
+/* --------------------------------------------------------------- its patience */
+
+void
+sender_pause(Sender *s, int64 us)
+{
+	s->paused_until = Max(s->paused_until, GetCurrentTimestamp() + us);
+}
+
+/* "us": what the tenant asked for, or 0. */
+void
+sender_failed(Sender *s, int64 us)
+{
+	sender_pause(s, Max(us, Min(FIRST_PAUSE_US << Min(s->failures, 10), LAST_PAUSE_US)));
+	s->failures++;
+}
+
+void
+sender_log(const Sender *s, const char *what, const char *message)
+{
+	ereport(LOG,
+			(errcode(ERRCODE_FDW_ERROR),
+			 errmsg("actions of role \"%s\" for server \"%s\": %s: %s",
+					s->queue.owner, s->queue.server, what, message)));
+}
+
+/* A unit failed: nothing of it has happened, and it is tried again. */
+void
+sender_unit_failed(Sender *s, const ErrorData *error)
+{
+	if (!unit_error_passes(error))
+		sender_log(s, "could not write what became of them", error->message);
+	sender_failed(s, 0);
+}
+
+bool
+sender_may_claim(const Sender *s)
+{
+	return s->d->delivers && !s->queue.held && s->more && !s->full && s->token_cxt == NULL;
+}
+
+bool
+sender_claims_now(const Sender *s)
+{
+	return sender_may_claim(s) && s->paused_until <= GetCurrentTimestamp();
+}
+
+/* There is room for others, of whatever sender. */
+void
+sender_none_is_full(Deliveries *d)
+{
+	dlist_iter	iter;
+
+	dlist_foreach(iter, &d->senders)
+		dlist_container(Sender, node, iter.cur)->full = false;
+}
+
+/* ----------------------------------------------------------- it cannot be sent */
+
+/* What the owner may not do any more, or what is not there any more. */
+static bool
+is_final(const ErrorData *error)
+{
+	switch (error->sqlerrcode)
+	{
+		case ERRCODE_UNDEFINED_OBJECT:
+		case ERRCODE_INSUFFICIENT_PRIVILEGE:
+		case ERRCODE_WRONG_OBJECT_TYPE:
+		case ERRCODE_READ_ONLY_SQL_TRANSACTION:
+			return true;
+		default:
+			return false;
+	}
+}
+
+typedef struct Trouble
+{
+	Sender	   *s;
+	int			sqlstate;
+	const char *message;
+} Trouble;
+
+static void
+fail_due(void *arg)
+{
+	Trouble    *t = arg;
+
+	(void) action_fail_queued(&t->s->queue, true, -1, t->sqlstate, t->message);
+}
+
+static void
+note_trouble(void *arg)
+{
+	Trouble    *t = arg;
+
+	action_note_trouble(&t->s->queue, t->sqlstate, t->message);
+}
+
+/* Nothing of a sender's can be sent: for good, or for now. */
+void
+sender_cannot_send(Sender *s, ErrorData *error)
+{
+	Trouble		t = {s, error->sqlerrcode, error->message};
+
+	if (unit_error_passes(error))
+	{
+		sender_failed(s, 0);
+		return;
+	}
+	sender_log(s, is_final(error) ? "they fail" : "they cannot be sent", error->message);
+	(void) unit_run(is_final(error) ? fail_due : note_trouble, &t);
+	if (!is_final(error))
+		sender_failed(s, 0);
+}
+
+/* -------------------------------------------------------------- the queue, read */
+
+bool
+sender_is_busy(const Sender *s)
+{
+	dlist_iter	iter;
+
+	if (s->token_cxt != NULL || s->inquiry_cxt != NULL)
+		return true;
+	dlist_foreach(iter, &s->d->under_way)
+	{
+		if (dlist_container(Delivery, node, iter.cur)->sender == s)
+			return true;
+	}
+	return false;
+}
+
+static Sender *
+find_sender(Deliveries *d, const ActionSender *queue)
+{
+	dlist_iter	iter;
+
+	dlist_foreach(iter, &d->senders)
+	{
+		Sender	   *s = dlist_container(Sender, node, iter.cur);
+
+		if (s->queue.owner_oid == queue->owner_oid && strcmp(s->queue.server, queue->server) == 0 &&
+			strcmp(s->queue.owner, queue->owner) == 0)
+			return s;
+	}
+	return NULL;
+}
+
+static Sender *
+new_sender(Deliveries *d, const ActionSender *queue)
+{
+	MemoryContext cxt = AllocSetContextCreate(d->cxt, "accessreq sender", ALLOCSET_SMALL_SIZES);
+	Sender	   *s = MemoryContextAllocZero(cxt, sizeof(Sender));
+
+	s->cxt = cxt;
+	s->d = d;
+	s->queue.server = MemoryContextStrdup(cxt, queue->server);
+	s->queue.owner = MemoryContextStrdup(cxt, queue->owner);
+	s->queue.owner_oid = queue->owner_oid;
+	dlist_init(&s->unknown);
+	dlist_push_tail(&d->senders, &s->node);
+	return s;
+}
+
+static void
+take_sender(Deliveries *d, const ActionSender *queue)
+{
+	Sender	   *s = find_sender(d, queue);
+	char	   *server,
+			   *owner;
+
+	if (s == NULL)
+		s = new_sender(d, queue);
+	server = s->queue.server;
+	owner = s->queue.owner;
+	s->queue = *queue;
+	s->queue.server = server;
+	s->queue.owner = owner;
+	s->listed = true;
+	s->more = queue->due_at <= GetCurrentTimestamp();
+	if (queue->retry_after != DT_NOBEGIN)
+		s->paused_until = Max(s->paused_until, queue->retry_after);
+}
+
+/* Its ids that are on their way from here. */
+static int64 *
+ids_under_way(const Sender *s, int *n)
+{
+	int			size = 16;
+	int64	   *ids = palloc(sizeof(int64) * size);
+	dlist_iter	iter;
+
+	*n = 0;
+	dlist_foreach(iter, &s->d->under_way)
+	{
+		const Delivery *delivery = dlist_container(Delivery, node, iter.cur);
+		ListCell   *cell;
+
+		foreach(cell, delivery->actions)
+		{
+			if (delivery->sender != s)
+				break;
+			if (*n == size)
+				ids = repalloc(ids, sizeof(int64) * (size *= 2));
+			ids[(*n)++] = ((Action *) lfirst(cell))->id;
+		}
+	}
+	return ids;
+}
+
+/*
+ * What cannot be sent, and need not be tried: its owner or server is gone, or
+ * the owner's right to enqueue it.  One that is another's by the same name is
+ * gone too.
+ */
+static void
+end_impossible(Sender *s)
+{
+	ActionSender *q = &s->queue;
+	const char *error = NULL;
+
+	if (!q->has_owner)
+		error = psprintf("role \"%s\" does not exist any more", q->owner);
+	else if (!q->has_server)
+		error = psprintf("server \"%s\" does not exist any more", q->server);
+	if (error != NULL)
+	{
+		(void) action_fail_queued(q, false, -1, ERRCODE_UNDEFINED_OBJECT, error);
+		(void) action_give_up_unknown(q, ERRCODE_UNDEFINED_OBJECT,
+									  psprintf("%s, so nobody can look what became of it", error));
+		q->due_at = DT_NOEND;
+		q->unknown = s->more = false;
+		return;
+	}
+	for (int i = 0; i < ACTION_KINDS && s->more; i++)
+	{
+		if (!q->may[i])
+			(void) action_fail_queued(q, true, i, ERRCODE_INSUFFICIENT_PRIVILEGE,
+									  psprintf("role \"%s\" has no EXECUTE on accessreq.enqueue_%s() any more",
+											   q->owner, action_kinds[i]));
+	}
+}
+
+/* What another worker, or this one before an error, left as being sent. */
+static void
+lose_orphans(Sender *s)
+{
+	int			n;
+	int64	   *ours;
+
+	if (!s->queue.sending)
+		return;
+	ours = ids_under_way(s, &n);
+	if (action_lose_orphans(&s->queue, ours, n) > 0)
+		s->queue.unknown = true;
+}
+
+static void
+look_at_recovery(Deliveries *d)
+{
+	List	   *servers = job_moved_timelines();
+	ListCell   *cell;
+
+	foreach(cell, servers)
+		action_after_recovery(lfirst(cell));
+	d->recovered = true;
+}
+
+/*
+ * What ALTER DATABASE … SET says now wins over what this process has.  Where it
+ * says nothing any more, the configuration file counts, which a process that
+ * began with the former does not see.
+ */
+static bool
+delivers(void)
+{
+	static bool was_set = false;
+	bool		is_set = dbsetting_is_set(DELIVER_ACTIONS);
+
+	if (was_set && !is_set)
+		unit_settings_changed();
+	was_set = is_set;
+	return dbsetting_is_on(DELIVER_ACTIONS, accessreq_deliver_actions);
+}
+
+static void
+read_queue(void *arg)
+{
+	Deliveries *d = arg;
+	List	   *senders;
+	ListCell   *cell;
+	dlist_iter	iter;
+
+	d->delivers = delivers();
+	if (!d->recovered)
+		look_at_recovery(d);
+	senders = action_senders();
+	dlist_foreach(iter, &d->senders)
+		dlist_container(Sender, node, iter.cur)->listed = false;
+	foreach(cell, senders)
+		take_sender(d, lfirst(cell));
+	dlist_foreach(iter, &d->senders)
+	{
+		Sender	   *s = dlist_container(Sender, node, iter.cur);
+
+		if (!s->listed)
+		{
+			s->more = s->queue.unknown = false;
+			s->queue.due_at = DT_NOEND;
+			continue;
+		}
+		end_impossible(s);
+		lose_orphans(s);
+	}
+}
+
+static void
+free_unlisted(Deliveries *d)
+{
+	dlist_mutable_iter iter;
+
+	dlist_foreach_modify(iter, &d->senders)
+	{
+		Sender	   *s = dlist_container(Sender, node, iter.cur);
+
+		if (s->listed || sender_is_busy(s) || s->paused_until > GetCurrentTimestamp())
+			continue;
+		dlist_delete(&s->node);
+		MemoryContextDelete(s->cxt);
+	}
+}
+
+void
+sender_look(Deliveries *d)
+{
+	ErrorData  *error;
+
+	d->look = false;
+	d->looked_at = GetCurrentTimestamp();
+	error = unit_run(read_queue, d);
+	if (unit_ground() != UNIT_OK)
+		return;
+	if (error != NULL)
+	{
+		if (!unit_error_passes(error))
+			ereport(LOG,
+					(errcode(error->sqlerrcode),
+					 errmsg("could not read the queue of actions of this database: %s",
+							error->message)));
+		d->look = true;
+		return;
+	}
+	free_unlisted(d);
+}
+
+/* ------------------------------------------------------------------------- tokens */
+
+static void
+close_token(Sender *s)
+{
+	if (s->token_cxt == NULL)
+		return;
+	if (s->token != NULL)
+		call_free(s->token);
+	MemoryContextDelete(s->token_cxt);
+	s->token_cxt = NULL;
+	s->token = NULL;
+	s->token_came = false;
+}
+
+static void
+ask_for_token(void *arg)
+{
+	Sender	   *s = arg;
+	CallSpec	spec = {0};
+
+	s->token_cxt = AllocSetContextCreate(s->cxt, "accessreq sender's token", ALLOCSET_SMALL_SIZES);
+	spec.tenant = tenant_open(tenant_resolve(s->queue.server, s->queue.owner_oid),
+							  s->queue.owner_oid, s->token_cxt);
+	spec.share = CALL_OF_ACTION;
+	spec.patience_us = 1;
+	s->token = call_start_token(s->d->calls, &spec);
+	s->d->to_send = true;
+}
+
+void
+sender_start_token(Sender *s)
+{
+	ErrorData  *error;
+
+	s->wants_token = false;
+	error = unit_run(ask_for_token, s);
+	if (error == NULL)
+		return;
+	close_token(s);
+	sender_cannot_send(s, error);
+}
+
+/* None is to be had: that is noted on the first action, and tried again. */
+void
+sender_take_token(Sender *s)
+{
+	const ApiError *failed = call_error(s->token);
+
+	if (failed != NULL)
+	{
+		Trouble		t = {s, failed->sqlstate, answer_error_line(failed)};
+
+		sender_log(s, "they wait", failed->message);
+		sender_failed(s, call_limited_us(s->token));
+		(void) unit_run(note_trouble, &t);
+	}
+	close_token(s);
+}
