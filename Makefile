@@ -28,12 +28,14 @@ OBJS = \
 	src/item.o \
 	src/job.o \
 	src/json.o \
+	src/jsonbtext.o \
 	src/launcher.o \
 	src/life.o \
 	src/limiter.o \
 	src/listing.o \
 	src/loop.o \
 	src/lookup.o \
+	src/mark.o \
 	src/merge.o \
 	src/page.o \
 	src/pull.o \

@@ -102,38 +102,11 @@ utf8(char *text)
 
 /* ------------------------------------------------------------------- enqueueing */
 
-/*
- * What is sent: the items of a create, with the token beside the keys that the
- * caller has in their clientMetadata.
- */
-#define MARKED_ITEMS(items) \
-	"(SELECT pg_catalog.jsonb_agg(i.v || pg_catalog.jsonb_build_object('clientMetadata'," \
-	" CASE WHEN pg_catalog.jsonb_typeof(i.v -> 'clientMetadata') = 'object'" \
-	" THEN i.v -> 'clientMetadata' ELSE '{}'::pg_catalog.jsonb END" \
-	" || pg_catalog.jsonb_build_object('" ACTION_TOKEN_KEY "', t.token::text)) ORDER BY i.n)" \
-	" FROM pg_catalog.jsonb_array_elements(" items ") WITH ORDINALITY i (v, n))"
-
-#define MARKED_REQUEST \
-	"CASE WHEN pg_catalog.jsonb_typeof($3 -> 'requestedForWithRequestedItems') = 'array' THEN" \
-	" pg_catalog.jsonb_set($3, '{requestedForWithRequestedItems}'," \
-	" (SELECT pg_catalog.jsonb_agg(pg_catalog.jsonb_set(p.v, '{requestedItems}', " \
-	MARKED_ITEMS("p.v -> 'requestedItems'") ") ORDER BY p.n)" \
-	" FROM pg_catalog.jsonb_array_elements($3 -> 'requestedForWithRequestedItems') WITH ORDINALITY p (v, n)))" \
-	" ELSE pg_catalog.jsonb_set($3, '{requestedItems}', " \
-	MARKED_ITEMS("$3 -> 'requestedItems'") ") END"
-
-#define INSERT_ACTION(request, token) \
-	"INSERT INTO accessreq.action (server, kind, request, owner, owner_oid, enqueued_by, origin," \
-	" access_request_ids, not_before, dedupe_key, client_token, enqueued_at)" \
-	" SELECT $1, $2, " request ", $4, $5, $6, $7, $8, $9, $10, t.token, pg_catalog.clock_timestamp()" \
-	" FROM (SELECT " token ") t (token) ON CONFLICT DO NOTHING RETURNING id"
-
 /* Its id, or 0 where another stands in the way. */
 static int64
 insert_action(const NewAction *a)
 {
-	static SPIPlanPtr plans[2];
-	bool		create = a->kind == ACTION_CREATE;
+	static SPIPlanPtr plan;
 	SqlArgs		args = {0};
 
 	sql_add_text(&args, a->server);
@@ -146,9 +119,11 @@ insert_action(const NewAction *a)
 	sql_add(&args, TEXTARRAYOID, a->ids, a->ids == (Datum) 0);
 	sql_add_time(&args, a->not_before);
 	sql_add_text(&args, a->dedupe_key);
-	if (sql_run_kept(&plans[create], create ?
-					 INSERT_ACTION(MARKED_REQUEST, "pg_catalog.gen_random_uuid()") :
-					 INSERT_ACTION("$3", "NULL::pg_catalog.uuid"),
+	sql_add(&args, UUIDOID, a->client_token, a->client_token == (Datum) 0);
+	if (sql_run_kept(&plan, "INSERT INTO accessreq.action (server, kind, request, owner, owner_oid,"
+					 " enqueued_by, origin, access_request_ids, not_before, dedupe_key, client_token,"
+					 " enqueued_at) VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11,"
+					 " pg_catalog.clock_timestamp()) ON CONFLICT DO NOTHING RETURNING id",
 					 &args, SPI_OK_INSERT_RETURNING) == 0)
 		return 0;
 	return sql_int(0, 1);
@@ -195,22 +170,36 @@ find_cancel(const NewAction *a)
 	return sql_int(0, 1);
 }
 
+/* The id of the one that stands in the way; 0: it is gone again. */
+static int64
+find_other(const NewAction *action)
+{
+	WriterState state;
+	int64		id;
+
+	enter(&state);
+	id = find_by_key(action);
+	if (id == 0)
+		id = find_cancel(action);
+	writer_leave(&state);
+	return id;
+}
+
 int64
 action_enqueue(const NewAction *action)
 {
-	WriterState state;
 	int64		id = 0;
 
-	enter(&state);
 	for (int i = 0; id == 0 && i < ENQUEUE_TRIES; i++)
 	{
+		WriterState state;
+
+		writer_enter_for(&state, "action");
 		id = insert_action(action);
+		writer_leave(&state);
 		if (id == 0)
-			id = find_by_key(action);
-		if (id == 0)
-			id = find_cancel(action);
+			id = find_other(action);
 	}
-	writer_leave(&state);
 	if (id == 0)
 		ereport(ERROR,
 				(errcode(ERRCODE_T_R_SERIALIZATION_FAILURE),

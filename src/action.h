@@ -16,7 +16,6 @@
 #include "postgres.h"
 #include "datatype/timestamp.h"
 #include "nodes/pg_list.h"
-#include "utils/uuid.h"
 
 typedef enum ActionKind
 {
@@ -31,9 +30,6 @@ typedef enum ActionKind
 /* As in the column "kind". */
 extern const char *const action_kinds[ACTION_KINDS];
 
-/* In the clientMetadata of each item of a create: by it the create is found again. */
-#define ACTION_TOKEN_KEY "accessreq_client_token"
-
 /* -------------------------------------------------------------- for sessions */
 
 typedef struct NewAction
@@ -43,6 +39,7 @@ typedef struct NewAction
 	Datum		request;		/* jsonb */
 	Oid			owner;
 	Datum		ids;			/* text[] of access requests, or 0 */
+	Datum		client_token;	/* uuid of a create, or 0 */
 	TimestampTz not_before;		/* DT_NOBEGIN: none */
 	const char *dedupe_key;		/* NULL: none */
 } NewAction;

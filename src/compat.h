@@ -24,6 +24,7 @@
 #include "pgstat.h"
 #include "storage/latch.h"
 #include "storage/lock.h"
+#include "storage/proc.h"
 #include "utils/acl.h"
 #include "utils/guc.h"
 #include "utils/memutils.h"
@@ -111,6 +112,17 @@ compat_wait_event(CompatWait what)
 	return events[what];
 #else
 	return PG_WAIT_EXTENSION;
+#endif
+}
+
+/* Tells this process' transactions apart; 17 moved it. */
+static inline uint64
+compat_transaction(void)
+{
+#if PG_VERSION_NUM >= 170000
+	return MyProc->vxid.lxid;
+#else
+	return MyProc->lxid;
 #endif
 }
 

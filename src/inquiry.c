@@ -20,6 +20,7 @@
 #include "item.h"
 #include "lib/stringinfo.h"
 #include "listing.h"
+#include "mark.h"
 #include "merge.h"
 #include "row.h"
 #include "utils/jsonb.h"
@@ -211,7 +212,7 @@ token_of(const StatusItem *item)
 	if (metadata == NULL)
 		return NULL;
 	return json_get_string(json_parse(metadata, strlen(metadata), CurrentMemoryContext, &problem),
-						   ACTION_TOKEN_KEY);
+						   MARK_KEY);
 }
 
 static bool

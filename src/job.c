@@ -16,6 +16,7 @@
  */
 #include "postgres.h"
 
+#include "access/xact.h"
 #include "access/xlog.h"
 #include "accessreq.h"
 #include "catalog/pg_foreign_server.h"
@@ -411,6 +412,39 @@ insert_ownerless(const char *server)
 	writer_leave(&state);
 }
 
+/*
+ * Whether job_ensure() has found the row in this subtransaction.  The row may be
+ * this transaction's own: a savepoint that is rolled back takes it along.
+ */
+static struct
+{
+	char		server[NAMEDATALEN];
+	uint64		transaction;	/* 0: none */
+	SubTransactionId subtransaction;
+}			ensured;
+
+static bool
+is_ensured(const char *server)
+{
+	return ensured.transaction == compat_transaction() &&
+		ensured.subtransaction == GetCurrentSubTransactionId() &&
+		strcmp(ensured.server, server) == 0;
+}
+
+static void
+note_ensured(const char *server)
+{
+	strlcpy(ensured.server, server, sizeof(ensured.server));
+	ensured.transaction = compat_transaction();
+	ensured.subtransaction = GetCurrentSubTransactionId();
+}
+
+void
+job_row_is_gone(void)
+{
+	ensured.transaction = 0;
+}
+
 /* Enqueueing asks for each action, so it asks for no more than that. */
 bool
 job_ensure(const char *server)
@@ -422,6 +456,8 @@ job_ensure(const char *server)
 	bool		found,
 				moved = false;
 
+	if (is_ensured(server))
+		return false;
 	writer_enter_to_read(&state);
 	sql_add_text(&args, server);
 	sql_add_int4(&args, job_timeline_here());
@@ -436,6 +472,8 @@ job_ensure(const char *server)
 	if (!found)
 		insert_ownerless(server);
 	check_origin(server, origin);
+	if (found && !moved)
+		note_ensured(server);
 	return moved;
 }
 

@@ -160,6 +160,9 @@ extern char *job_origin_here(void);
  */
 extern bool job_ensure(const char *server);
 
+/* Rows of sync_job were deleted or renamed: what it found before does not count. */
+extern void job_row_is_gone(void);
+
 /* The servers of such jobs; and have it known, false if it was already. */
 extern List *job_moved_timelines(void);
 extern bool job_take_timeline(const char *server);

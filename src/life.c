@@ -185,6 +185,7 @@ accessreq_rename_server(PG_FUNCTION_ARGS)
 				 errhint("accessreq.forget() deletes them.")));
 	lock_server(from);
 	lock_server(to);
+	job_row_is_gone();
 	for (int i = 0; i < NUM_EXTENSION_TABLES; i++)
 		(void) write_about(psprintf("UPDATE accessreq.%s SET server = $2 WHERE server = $1",
 									extension_tables[i]), from, to);
@@ -213,6 +214,7 @@ accessreq_forget(PG_FUNCTION_ARGS)
 				(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
 				 errmsg("the job of server \"%s\" is not stopped", server)));
 	lock_server(server);
+	job_row_is_gone();
 	for (int i = 0; i < NUM_EXTENSION_TABLES; i++)
 	{
 		Datum		values[2];

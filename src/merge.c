@@ -10,31 +10,16 @@
  */
 #include "postgres.h"
 
-#include "lib/stringinfo.h"
+#include "jsonbtext.h"
 #include "mb/pg_wchar.h"
 #include "merge.h"
 #include "miscadmin.h"
-#include "utils/json.h"
-
-static char *
-key_text(const JsonbValue *key)
-{
-	return pnstrdup(key->val.string.val, key->val.string.len);
-}
 
 static bool
 is_object(const JsonbValue *value)
 {
 	return value != NULL && value->type == jbvBinary &&
 		JsonContainerIsObject(value->val.binary.data);
-}
-
-static void
-append_value(StringInfo buf, JsonbValue *value)
-{
-	Jsonb	   *jsonb = JsonbValueToJsonb(value);
-
-	appendStringInfoString(buf, JsonbToCString(NULL, &jsonb->root, VARSIZE(jsonb)));
 }
 
 /* A key that is nowhere in the configuration belongs to another api. */
@@ -52,7 +37,7 @@ check_keys_known(JsonbContainer *base, JsonbContainer *patch, const Tenant *tena
 		ereport(ERROR,
 				(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
 				 errmsg("the configuration of server \"%s\" has no key \"%s\"",
-						tenant->server, key_text(&v)),
+						tenant->server, jsonbtext_key(&v)),
 				 errdetail("It may belong to another API version than \"%s\".",
 						   tenant_api_names[tenant->api]),
 				 errhint("SELECT accessreq.get_config() shows the keys that there are.")));
@@ -67,7 +52,6 @@ append_merged(StringInfo buf, JsonbContainer *base, JsonbContainer *patch, const
 	JsonbIteratorToken token;
 	JsonbValue	v;
 	JsonbValue *other = NULL;
-	const char *separator = "";
 
 	check_stack_depth();
 	check_keys_known(base, patch, tenant);
@@ -77,15 +61,12 @@ append_merged(StringInfo buf, JsonbContainer *base, JsonbContainer *patch, const
 		if (token == WJB_KEY)
 		{
 			other = findJsonbValueFromContainer(patch, JB_FOBJECT, &v);
-			appendStringInfoString(buf, separator);
-			separator = ",";
-			escape_json(buf, key_text(&v));
-			appendStringInfoChar(buf, ':');
+			jsonbtext_append_key(buf, &v);
 		}
 		else if (token == WJB_VALUE && is_object(&v) && is_object(other))
 			append_merged(buf, v.val.binary.data, other->val.binary.data, tenant);
 		else if (token == WJB_VALUE)
-			append_value(buf, other != NULL ? other : &v);
+			jsonbtext_append(buf, other != NULL ? other : &v);
 	}
 	appendStringInfoChar(buf, '}');
 }

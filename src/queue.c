@@ -20,6 +20,7 @@
 #include "executor/spi.h"
 #include "funcapi.h"
 #include "job.h"
+#include "mark.h"
 #include "miscadmin.h"
 #include "row.h"
 #include "session.h"
@@ -27,6 +28,7 @@
 #include "storage/lmgr.h"
 #include "utils/array.h"
 #include "utils/builtins.h"
+#include "utils/fmgrprotos.h"
 #include "utils/syscache.h"
 #include "utils/timestamp.h"
 #include "workers.h"
@@ -95,11 +97,11 @@ check_no_token(const JsonValue *items)
 {
 	for (const JsonValue *i = json_first(items); i != NULL; i = json_next(i))
 	{
-		if (json_get(json_get(i, "clientMetadata"), ACTION_TOKEN_KEY) != NULL)
+		if (json_get(json_get(i, "clientMetadata"), MARK_KEY) != NULL)
 			ereport(ERROR,
 					(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
 					 errmsg("clientMetadata of a requested item has the key \"%s\", which is reserved",
-							ACTION_TOKEN_KEY)));
+							MARK_KEY)));
 	}
 }
 
@@ -122,7 +124,9 @@ accessreq_enqueue_create(PG_FUNCTION_ARGS)
 	for (const JsonValue *p = json_first(pairs); p != NULL; p = json_next(p))
 		check_no_token(json_get(p, "requestedItems"));
 	action.kind = ACTION_CREATE;
-	action.request = PG_GETARG_DATUM(0);
+	action.client_token = DirectFunctionCall1(gen_random_uuid, (Datum) 0);
+	action.request = mark_items(PG_GETARG_JSONB_P(0),
+								DatumGetCString(DirectFunctionCall1(uuid_out, action.client_token)));
 	return enqueue(fcinfo, 1, &action, open_tenant(fcinfo, 3, "create an access request"));
 }
 

@@ -181,37 +181,27 @@ find_prepared(void *arg)
 }
 
 /*
- * Nobody wakes us when a prepared transaction is committed.  Is there one that
- * may have something for us, so that we look every second?
+ * How long to sleep with nothing to do, until one looks around all the same.
+ * Nobody wakes us when a prepared transaction is committed: while there is one
+ * that may have something for us we look every second, and where nobody can say
+ * so, without shared memory, always.
  */
-static bool
-awaits_prepared(void)
-{
-	bool		found = true;
-
-	if (!workers_take_prepared())
-		return false;
-	/* without shared memory nobody says so, and there may be one at any time */
-	if (!workers_are_shared())
-		return true;
-	(void) unit_run(find_prepared, &found);
-	if (found)
-		workers_keep_prepared();
-	return found;
-}
-
-/* How long to sleep with nothing to do, until one looks around all the same. */
 static long
 naptime_ms(void)
 {
 	static TimestampTz looked_at = 0;
-	static bool awaits = true;
+	static bool awaits = false;
 	long		naptime = accessreq_launcher_naptime * 1000L;
+	TimestampTz now = GetCurrentTimestamp();
 
-	if (GetCurrentTimestamp() - looked_at >= PREPARED_LOOK_MS * INT64CONST(1000))
+	if (!workers_are_shared())
+		return Min(naptime, PREPARED_LOOK_MS);
+	if (workers_take_prepared() ||
+		(awaits && now - looked_at >= PREPARED_LOOK_MS * INT64CONST(1000)))
 	{
-		looked_at = GetCurrentTimestamp();
-		awaits = awaits_prepared();
+		looked_at = now;
+		awaits = true;
+		(void) unit_run(find_prepared, &awaits);
 	}
 	return awaits ? Min(naptime, PREPARED_LOOK_MS) : naptime;
 }

@@ -530,11 +530,9 @@ workers_take_prepared(void)
 {
 	static bool first = true;
 	WorkerEntry *entry;
-	bool		prepared = shared == NULL || first;
+	bool		prepared = first;
 
 	first = false;
-	if (shared == NULL)
-		return prepared;
 	LWLockAcquire(shared->lock, LW_EXCLUSIVE);
 	if ((entry = find(MyDatabaseId)) != NULL)
 	{
@@ -543,13 +541,6 @@ workers_take_prepared(void)
 	}
 	LWLockRelease(shared->lock);
 	return prepared;
-}
-
-void
-workers_keep_prepared(void)
-{
-	if (shared != NULL)
-		note_prepared(MyDatabaseId);
 }
 
 static void

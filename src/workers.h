@@ -91,13 +91,10 @@ extern char *workers_why_not(bool *starting);
 extern void workers_wake_at_commit(Oid database);
 
 /*
- * Has a transaction been prepared here that such a wake belonged to?  Its commit
- * wakes nobody, so the worker looks every second while there is one.  The flag
- * is down afterwards, and up again by who finds that there are still some.  True
- * too where there is no shared memory, and once after a start.
+ * Has a transaction been prepared here, since this was last asked, that such a
+ * wake belonged to?  Its commit wakes nobody.  True too once after a start.
  */
 extern bool workers_take_prepared(void);
-extern void workers_keep_prepared(void);
 
 /* start_worker() and stop_worker(), preloaded. */
 extern void workers_start_here(void);

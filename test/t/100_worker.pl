@@ -71,7 +71,7 @@ ok(poll_until('the worker to be known', sub { $admin->value('SELECT pid FROM acc
 is($admin->value('SELECT state FROM accessreq.worker()'), 'running', 'as running');
 is($admin->value('SELECT accessreq.start_worker()'), $pid, 'start_worker() finds that it runs');
 
-is($admin->value("SELECT query FROM pg_stat_activity WHERE pid = $pid"), 'pulling', 'its activity is a static text');
+is($admin->value("SELECT query FROM pg_stat_activity WHERE pid = $pid"), 'working', 'its activity is a static text');
 
 # Idle: nothing wakes it.
 sub wakeups
