@@ -64,14 +64,19 @@ fill_error(ActionOutcome *outcome, const ApiError *error)
 	outcome->tracking_id = error->tracking_id;
 }
 
-/* A configuration that could not even be read was not changed. */
+/*
+ * A configuration that could not even be read was not changed; one that was put
+ * several times may have been taken by each.
+ */
 static Verdict
 verdict_of_call(const Delivery *delivery)
 {
 	Verdict		verdict = verdict_of_answer(call_error(delivery->call),
 											list_length(delivery->actions));
 
-	return delivery->reads_config && verdict == VERDICT_UNKNOWN ? VERDICT_AGAIN : verdict;
+	if (delivery->reads_config)
+		return verdict == VERDICT_UNKNOWN ? VERDICT_AGAIN : verdict;
+	return verdict == VERDICT_AGAIN && call_was_sent(delivery->call) ? VERDICT_UNKNOWN : verdict;
 }
 
 /*
@@ -114,6 +119,7 @@ outcome_of_call(Delivery *delivery)
 			break;
 		case VERDICT_UNKNOWN:
 			outcome.state = "unknown";
+			outcome.error_code = ERRCODE_TRANSACTION_RESOLUTION_UNKNOWN;
 			break;
 		case VERDICT_AGAIN:
 			outcome.state = "queued";
