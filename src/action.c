@@ -293,6 +293,25 @@ action_state(int64 id, bool *settled)
 	return row.state;
 }
 
+/* With the writer entered. */
+static void
+check_not_replaced(int64 id)
+{
+	SqlArgs		args = {0};
+
+	sql_add_int8(&args, id);
+	if (sql_run("SELECT b.id FROM accessreq.action a JOIN accessreq.action b ON b.server = a.server"
+				" AND b.id <> a.id AND ((b.owner = a.owner AND b.dedupe_key = a.dedupe_key"
+				" AND b.state <> ALL (ARRAY['failed', 'cancelled']::text[]))"
+				" OR (a.kind = 'cancel' AND b.kind = 'cancel' AND b.settled_at IS NULL"
+				" AND b.access_request_ids[1] = a.access_request_ids[1]))"
+				" WHERE a.id = $1 LIMIT 1", &args, SPI_OK_SELECT) > 0)
+		ereport(ERROR,
+				(errcode(ERRCODE_UNIQUE_VIOLATION),
+				 errmsg("a newer action stands in the place of action " INT64_FORMAT, id),
+				 errdetail("It has the same dedupe_key, or cancels the same access request.")));
+}
+
 void
 action_retry(int64 id)
 {
@@ -308,8 +327,9 @@ action_retry(int64 id)
 				(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
 				 errmsg("action " INT64_FORMAT " is %s", id, row.state),
 				 errhint("Only an action that failed or is unknown can be sent again.")));
+	check_not_replaced(id);
 	sql_add_int8(&args, id);
-	/* a newer one that holds its key or its request raises 23505 here */
+	/* one that comes in between raises 23505 here */
 	(void) sql_run("UPDATE accessreq.action SET state = 'queued', settled_at = NULL, sent_at = NULL,"
 				   " http_status = NULL, error = NULL, error_code = NULL WHERE id = $1",
 				   &args, SPI_OK_UPDATE);
@@ -470,6 +490,7 @@ kind_of(const char *name)
 	" coalesce(http_status BETWEEN 400 AND 499, false)" \
 	" FROM accessreq.action a WHERE " OF_SENDER " AND state = 'queued'" \
 	" AND " DUE " <= pg_catalog.clock_timestamp() AND origin = $4" \
+	" AND EXISTS (SELECT FROM accessreq.sync_job j WHERE j.server = $1 AND j.held_at IS NULL)" \
 	" AND (access_request_ids IS NULL OR NOT EXISTS (" BEFORE_IT \
 	" AND b.access_request_ids && a.access_request_ids))" \
 	" AND (kind <> 'merge_config' OR NOT EXISTS (" BEFORE_IT " AND b.kind = 'merge_config'))" \

@@ -26,10 +26,7 @@
 #include "utils/memutils.h"
 #include "utils/timestamp.h"
 
-/*
- * Those that wait for another action on the same request, or are locked, are
- * looked at again so often while there are any.
- */
+/* While there is something to send the queue is looked at so often. */
 #define LOOK_INTERVAL_US USECS_PER_SEC
 
 /* While there is work, commits of others do not make us look more often. */
@@ -87,12 +84,15 @@ expire_some(Deliveries *d)
 
 /* ------------------------------------------------------------------------- a turn */
 
-/* It waits for what nobody will tell us of. */
+/*
+ * Has it something to send, now or once another is settled?  Then it is looked
+ * at now and then: its rights may go, and what it waits for may come.
+ */
 static bool
 wants_looks(const Sender *s)
 {
-	return s->listed && !s->more && !s->queue.held && s->d->delivers &&
-		s->queue.due_at <= GetCurrentTimestamp();
+	return s->listed && !s->queue.held && s->d->delivers &&
+		(s->more || s->queue.due_at <= GetCurrentTimestamp());
 }
 
 /* When the queue is to be looked at; -1: when somebody says so. */
