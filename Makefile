@@ -78,7 +78,7 @@ SHLIB_LINK = -Wl,-Bsymbolic $(shell $(PKG_CONFIG) --libs libcurl libcjson)
 # is in ACCESSREQ_SANDBOX_URL: script/test starts both.
 REGRESS = setup options calls limits status apis errors privileges sync plans
 REGRESS_OPTS = --inputdir=. --load-extension=accessreq
-ISOLATION = pull drop
+ISOLATION = pull drop queue
 ISOLATION_OPTS = --inputdir=test --load-extension=accessreq
 # specs cannot read the environment, as the sql files do
 isolation-check installcheck: export PGOPTIONS += -c accessreq_test.sandbox=$(ACCESSREQ_SANDBOX_URL)
