@@ -16,5 +16,6 @@ run_bench() {
 	as_server_user env PATH="$(pg_bindir):$PATH" TESTDIR="$work" \
 		TESTLOGDIR="$work/tmp_check/log" PG_REGRESS="$pgxs_test/regress/pg_regress" \
 		PERL5LIB="$pgxs_test/perl:$work" \
-		ACCESSREQ_SANDBOX="$work/accessreq-sandbox" perl "$@"
+		ACCESSREQ_SANDBOX="$work/accessreq-sandbox" perl "$@" ||
+		{ tail -n 20 "$work"/tmp_check/log/regress_log_* | cut -c 1-300; return 1; }
 }
