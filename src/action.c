@@ -392,8 +392,22 @@ action_after_recovery(const char *server)
 	" FROM accessreq.action a WHERE a.server = j.server AND a.owner = o.owner" \
 	" AND a.owner_oid = o.owner_oid AND a.settled_at IS NULL AND a.state = "
 
-#define MAY(function) \
-	"r.oid IS NOT NULL AND pg_catalog.has_function_privilege(r.oid, 'accessreq." function "', 'EXECUTE')"
+#define MAY(role, function) \
+	"pg_catalog.has_function_privilege(" role ", 'accessreq." function "', 'EXECUTE')"
+
+#define CREATE_FUNCTION "enqueue_create(jsonb, timestamptz, text, name)"
+#define CANCEL_FUNCTION "enqueue_cancel(text, text, timestamptz, text, name)"
+#define CLOSE_FUNCTION "enqueue_close(text[], text, text, text, timestamptz, text, name)"
+#define MERGE_FUNCTION "enqueue_merge_config(jsonb, timestamptz, text, name)"
+
+#define MAY_ALL(role) \
+	MAY(role, CREATE_FUNCTION) " AND " MAY(role, CANCEL_FUNCTION) " AND " \
+	MAY(role, CLOSE_FUNCTION) " AND " MAY(role, MERGE_FUNCTION)
+
+#define HAS_SERVER(server) \
+	"EXISTS (SELECT FROM pg_catalog.pg_foreign_server f WHERE f.srvname = " server "::name)"
+#define HAS_OWNER(name, oid) \
+	"EXISTS (SELECT FROM pg_catalog.pg_roles r WHERE r.rolname = " name "::name AND r.oid = " oid ")"
 
 static ActionSender *
 sender_from_row(uint64 row)
@@ -403,8 +417,8 @@ sender_from_row(uint64 row)
 	s->server = pstrdup(sql_text(row, 1));
 	s->owner = pstrdup(sql_text(row, 2));
 	s->owner_oid = (Oid) sql_int(row, 3);
-	s->has_owner = sql_true(row, 4);
-	s->has_server = sql_true(row, 5);
+	s->exists = sql_true(row, 4);
+	s->may_all = sql_true(row, 5);
 	s->held = sql_true(row, 6);
 	s->retry_after = sql_time(row, 7);
 	s->due_at = sql_time(row, 8);
@@ -412,8 +426,6 @@ sender_from_row(uint64 row)
 		s->due_at = DT_NOEND;
 	s->sending = sql_true(row, 9);
 	s->unknown = sql_true(row, 10);
-	for (int i = 0; i < ACTION_KINDS; i++)
-		s->may[i] = sql_true(row, 11 + i);
 	return s;
 }
 
@@ -429,17 +441,12 @@ action_senders(void)
 
 	enter(&state);
 	sql_add_text(&args, job_origin_here());
-	n = sql_run_kept(&plan, "SELECT j.server, o.owner, o.owner_oid, r.oid IS NOT NULL,"
-					 " EXISTS (SELECT FROM pg_catalog.pg_foreign_server f WHERE f.srvname = j.server::name),"
-					 " j.held_at IS NOT NULL, j.retry_after,"
+	n = sql_run_kept(&plan, "SELECT j.server, o.owner, o.owner_oid,"
+					 " " HAS_OWNER("o.owner", "o.owner_oid") " AND " HAS_SERVER("j.server") ","
+					 " " MAY_ALL("o.owner_oid") ", j.held_at IS NOT NULL, j.retry_after,"
 					 " (SELECT " DUE OF_OWNER "'queued' ORDER BY a.server, a.owner, a.owner_oid, a.state, " DUE
-					 " LIMIT 1), EXISTS (SELECT" OF_OWNER "'sending'), EXISTS (SELECT" OF_OWNER "'unknown'), "
-					 MAY("enqueue_create(jsonb, timestamptz, text, name)") ", "
-					 MAY("enqueue_cancel(text, text, timestamptz, text, name)") ", "
-					 MAY("enqueue_close(text[], text, text, text, timestamptz, text, name)") ", "
-					 MAY("enqueue_merge_config(jsonb, timestamptz, text, name)")
+					 " LIMIT 1), EXISTS (SELECT" OF_OWNER "'sending'), EXISTS (SELECT" OF_OWNER "'unknown')"
 					 " FROM accessreq.sync_job j CROSS JOIN LATERAL (" EACH_OWNER ") o"
-					 " LEFT JOIN pg_catalog.pg_roles r ON r.rolname = o.owner::name AND r.oid = o.owner_oid"
 					 " WHERE j.origin = $1", &args, SPI_OK_SELECT);
 	for (uint64 i = 0; i < n; i++)
 	{
@@ -689,22 +696,67 @@ end_actions(const char *sql, SqlArgs *args)
 	return (int) n;
 }
 
+/*
+ * The reasons are in the statement itself: one that was sent again once its
+ * reason had gone must not fail by what was seen before.
+ */
+#define IS_GONE \
+	"NOT " HAS_OWNER("a.owner", "a.owner_oid") " OR NOT " HAS_SERVER("a.server")
+
 int
-action_fail_queued(const ActionSender *sender, bool due_only, int kind,
-				   int sqlstate, const char *error)
+action_fail_impossible(const ActionSender *sender)
 {
 	SqlArgs		args = {0};
 
 	add_sender(&args, sender);
+	return end_actions("UPDATE accessreq.action a SET state = 'failed',"
+					   " settled_at = pg_catalog.clock_timestamp(),"
+					   " error_code = CASE WHEN " IS_GONE " THEN '42704' ELSE '42501' END,"
+					   " error = CASE WHEN NOT " HAS_OWNER("a.owner", "a.owner_oid")
+					   " THEN pg_catalog.format('role \"%s\" does not exist any more', a.owner)"
+					   " WHEN NOT " HAS_SERVER("a.server")
+					   " THEN pg_catalog.format('server \"%s\" does not exist any more', a.server)"
+					   " ELSE pg_catalog.format('role \"%s\" has no EXECUTE on accessreq.enqueue_%s() any more',"
+					   " a.owner, a.kind) END"
+					   " WHERE " OF_SENDER " AND state = 'queued' AND (" IS_GONE
+					   " OR (" DUE " <= pg_catalog.clock_timestamp() AND NOT CASE a.kind"
+					   " WHEN 'create' THEN " MAY("a.owner_oid", CREATE_FUNCTION)
+					   " WHEN 'cancel' THEN " MAY("a.owner_oid", CANCEL_FUNCTION)
+					   " WHEN 'close' THEN " MAY("a.owner_oid", CLOSE_FUNCTION)
+					   " ELSE " MAY("a.owner_oid", MERGE_FUNCTION) " END))"
+					   " RETURNING id, server, state", &args);
+}
+
+int64 *
+action_due_ids(const ActionSender *sender, int *n)
+{
+	WriterState state;
+	SqlArgs		args = {0};
+	MemoryContext cxt = CurrentMemoryContext;
+	int64	   *ids;
+
+	enter(&state);
+	add_sender(&args, sender);
+	*n = (int) sql_run("SELECT id FROM accessreq.action WHERE " OF_SENDER " AND state = 'queued'"
+					   " AND " DUE " <= pg_catalog.clock_timestamp()", &args, SPI_OK_SELECT);
+	ids = MemoryContextAlloc(cxt, sizeof(int64) * Max(*n, 1));
+	for (int i = 0; i < *n; i++)
+		ids[i] = sql_int(i, 1);
+	writer_leave(&state);
+	return ids;
+}
+
+int
+action_fail_ids(const int64 *ids, int n, int sqlstate, const char *error)
+{
+	SqlArgs		args = {0};
+
+	sql_add(&args, INT8ARRAYOID, int8_array(ids, n), false);
 	sql_add_text(&args, unpack_sql_state(sqlstate));
 	sql_add_text(&args, error);
-	sql_add_bool(&args, due_only);
-	sql_add_text(&args, kind < 0 ? NULL : action_kinds[kind]);
 	return end_actions("UPDATE accessreq.action SET state = 'failed',"
-					   " settled_at = pg_catalog.clock_timestamp(), error_code = $4, error = $5"
-					   " WHERE " OF_SENDER " AND state = 'queued'"
-					   " AND (NOT $6 OR " DUE " <= pg_catalog.clock_timestamp())"
-					   " AND ($7 IS NULL OR kind = $7) RETURNING id, server, state", &args);
+					   " settled_at = pg_catalog.clock_timestamp(), error_code = $2, error = $3"
+					   " WHERE id = ANY ($1) AND state = 'queued' RETURNING id, server, state", &args);
 }
 
 int

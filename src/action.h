@@ -82,9 +82,8 @@ typedef struct ActionSender
 	char	   *server;
 	char	   *owner;			/* name of the role */
 	Oid			owner_oid;
-	bool		has_owner;		/* is there such a role, and the same? */
-	bool		has_server;
-	bool		may[ACTION_KINDS];	/* has it EXECUTE on enqueue_…()? */
+	bool		exists;			/* both do, and the role is the same */
+	bool		may_all;		/* has it EXECUTE on all of enqueue_…()? */
 	bool		held;			/* by hold_actions() */
 	TimestampTz retry_after;	/* the tenant asked to be left alone; DT_NOBEGIN */
 	TimestampTz due_at;			/* of the first that is queued; DT_NOEND: none */
@@ -152,9 +151,19 @@ extern void action_note(const Action *action, const char *from, const ActionOutc
 /* Note on the first that is due why it is not sent. */
 extern void action_note_trouble(const ActionSender *sender, int sqlstate, const char *error);
 
-/* Those of "sender" that are queued fail, or only those due, or of one kind. */
-extern int	action_fail_queued(const ActionSender *sender, bool due_only, int kind,
-							   int sqlstate, const char *error);
+/*
+ * Those of "sender" that are queued and cannot be sent any more fail: its role
+ * or server is gone; or, of those due, its EXECUTE on the enqueueing function.
+ * Their number.
+ */
+extern int	action_fail_impossible(const ActionSender *sender);
+
+/*
+ * Fail these, where they are still queued.  Who fails them for a reason that may
+ * have gone since reads which they are before he looks for the reason.
+ */
+extern int64 *action_due_ids(const ActionSender *sender, int *n);
+extern int	action_fail_ids(const int64 *ids, int n, int sqlstate, const char *error);
 
 /* Nobody can look for them any more. */
 extern int	action_give_up_unknown(const ActionSender *sender, int sqlstate, const char *error);

@@ -217,6 +217,18 @@ deliveries_are_under_way(Deliveries *d)
 	return false;
 }
 
+void
+deliveries_wind_up(Deliveries *d)
+{
+	d->winding_up = true;
+}
+
+bool
+deliveries_are_sending(Deliveries *d)
+{
+	return !dlist_is_empty(&d->under_way);
+}
+
 bool
 deliveries_take(Deliveries *d, Call *call)
 {

@@ -31,6 +31,10 @@ extern bool deliveries_turn(Deliveries *d);
 extern long deliveries_wait(Deliveries *d);
 extern bool deliveries_are_under_way(Deliveries *d);
 
+/* Send nothing more, but note what becomes of what is on its way, if anything is. */
+extern void deliveries_wind_up(Deliveries *d);
+extern bool deliveries_are_sending(Deliveries *d);
+
 /* A call has ended: is it one of its?  In a unit; raises nothing. */
 extern bool deliveries_take(Deliveries *d, Call *call);
 

@@ -197,7 +197,16 @@ make_cancel(CallSpec *spec, const Delivery *delivery, const JsonValue *body)
 	const char **ids = palloc(sizeof(char *) * n);
 
 	for (int i = 0; i < n; i++)
-		ids[i] = ((Action *) list_nth(delivery->actions, i))->ids[0];
+	{
+		const Action *action = list_nth(delivery->actions, i);
+
+		if (action->nids != 1)
+			ereport(ERROR,
+					(errcode(ERRCODE_DATA_EXCEPTION),
+					 errmsg("action " INT64_FORMAT " does not name the access request to cancel",
+							action->id)));
+		ids[i] = action->ids[0];
+	}
 	if (n > 1)
 		api_bulk_cancel(spec, delivery->tenant, ids, n, comment);
 	else
@@ -370,8 +379,13 @@ claim_parcels(Sender *s, Oid serverid, const Parcel *parcels, int n)
 	{
 		Delivery   *delivery = make_delivery(s, serverid, &parcels[i], claimed);
 
-		if (delivery != NULL)
-			start_delivery(delivery);
+		if (delivery == NULL)
+			continue;
+		/* should it raise, it is known which could not be made */
+		memcpy(s->building, parcels[i].ids, sizeof(int64) * parcels[i].n);
+		s->nbuilding = parcels[i].n;
+		start_delivery(delivery);
+		s->nbuilding = 0;
 	}
 }
 
@@ -392,7 +406,6 @@ claim(Sender *s)
 	uint64		serial;
 	int			n;
 
-	call_check_may_change(tenant, "send what is queued");
 	s->full = slots <= 0;
 	if (s->full)
 		return;
@@ -405,7 +418,7 @@ claim(Sender *s)
 	parcels = palloc(sizeof(Parcel) * slots);
 	n = prepay(s, tenant, pack(candidates, bulk, parcels, slots));
 	if (n > 0)
-		claim_parcels(s, serverid, parcels, n);
+		claim_parcels(s, tenant->serverid, parcels, n);
 	s->more = candidates != NIL;
 }
 

@@ -342,7 +342,7 @@ seek_next(Sender *s)
 	TimestampTz next = DT_NOEND;
 	dlist_iter	iter;
 
-	if (!s->queue.unknown || s->inquiry_cxt != NULL)
+	if (!s->queue.unknown || s->inquiry_cxt != NULL || s->d->winding_up)
 		return DT_NOEND;
 	if (dlist_is_empty(&s->unknown))
 		return s->paused_until;

@@ -10,6 +10,7 @@
  */
 #include "postgres.h"
 
+#include "access/xact.h"
 #include "accessreq.h"
 #include "answer.h"
 #include "dbsetting.h"
@@ -19,6 +20,7 @@
 #include "sender.h"
 #include "unit.h"
 #include "utils/memutils.h"
+#include "utils/resowner.h"
 #include "utils/timestamp.h"
 
 /*
@@ -67,7 +69,7 @@ sender_unit_failed(Sender *s, const ErrorData *error)
 bool
 sender_may_claim(const Sender *s)
 {
-	return s->d->delivers && !s->queue.held && s->more && !s->full && s->token_cxt == NULL;
+	return s->d->delivers && !s->d->winding_up && !s->queue.held && s->more && !s->full && s->token_cxt == NULL;
 }
 
 bool
@@ -111,12 +113,48 @@ typedef struct Trouble
 	const char *message;
 } Trouble;
 
+/*
+ * The reason may have gone since, and an action have been sent again: so which
+ * they are is read first, and then the reason is looked for once more.
+ */
 static void
 fail_due(void *arg)
 {
 	Trouble    *t = arg;
+	ActionSender *q = &t->s->queue;
+	MemoryContext cxt = CurrentMemoryContext;
+	ResourceOwner owner = CurrentResourceOwner;
+	ErrorData  *volatile error = NULL;
+	int			n;
+	int64	   *ids = action_due_ids(q, &n);
 
-	(void) action_fail_queued(&t->s->queue, true, -1, t->sqlstate, t->message);
+	BeginInternalSubTransaction(NULL);
+	PG_TRY();
+	{
+		sender_check(t->s);
+		ReleaseCurrentSubTransaction();
+	}
+	PG_CATCH();
+	{
+		MemoryContextSwitchTo(cxt);
+		error = CopyErrorData();
+		FlushErrorState();
+		RollbackAndReleaseCurrentSubTransaction();
+	}
+	PG_END_TRY();
+	MemoryContextSwitchTo(cxt);
+	CurrentResourceOwner = owner;
+	if (error != NULL && is_final(error))
+		(void) action_fail_ids(ids, n, error->sqlerrcode, error->message);
+}
+
+/* What is wrong with one action does not keep the others waiting. */
+static void
+fail_built(void *arg)
+{
+	Trouble    *t = arg;
+
+	(void) action_fail_ids(t->s->building, t->s->nbuilding, t->sqlstate, t->message);
 }
 
 static void
@@ -127,21 +165,42 @@ note_trouble(void *arg)
 	action_note_trouble(&t->s->queue, t->sqlstate, t->message);
 }
 
-/* Nothing of a sender's can be sent: for good, or for now. */
+/*
+ * The owner's rights, the server, the mapping, the hosts: raises what the
+ * owner's own call would.
+ */
+const Tenant *
+sender_check(Sender *s)
+{
+	const Tenant *tenant = tenant_open(tenant_resolve(s->queue.server, s->queue.owner_oid),
+									   s->queue.owner_oid, CurrentMemoryContext);
+
+	call_check_may_change(tenant, "send what is queued");
+	return tenant;
+}
+
+/* Claiming has failed: for good or for now, of all or of some. */
 void
 sender_cannot_send(Sender *s, ErrorData *error)
 {
 	Trouble		t = {s, error->sqlerrcode, error->message};
+	bool		some = s->nbuilding > 0;
+	ErrorData  *again;
 
 	if (unit_error_passes(error))
 	{
+		s->nbuilding = 0;
 		sender_failed(s, 0);
 		return;
 	}
-	sender_log(s, is_final(error) ? "they fail" : "they cannot be sent", error->message);
-	(void) unit_run(is_final(error) ? fail_due : note_trouble, &t);
-	if (!is_final(error))
+	sender_log(s, some || is_final(error) ? "they fail" : "they cannot be sent", error->message);
+	again = unit_run(some ? fail_built : is_final(error) ? fail_due : note_trouble, &t);
+	s->nbuilding = 0;
+	if (again != NULL || !(some || is_final(error)))
 		sender_failed(s, 0);
+	s->more = some;
+	/* were it granted again meanwhile, nobody would tell */
+	s->d->look = true;
 }
 
 /* -------------------------------------------------------------- the queue, read */
@@ -248,28 +307,15 @@ static void
 end_impossible(Sender *s)
 {
 	ActionSender *q = &s->queue;
-	const char *error = NULL;
 
-	if (!q->has_owner)
-		error = psprintf("role \"%s\" does not exist any more", q->owner);
-	else if (!q->has_server)
-		error = psprintf("server \"%s\" does not exist any more", q->server);
-	if (error != NULL)
-	{
-		(void) action_fail_queued(q, false, -1, ERRCODE_UNDEFINED_OBJECT, error);
-		(void) action_give_up_unknown(q, ERRCODE_UNDEFINED_OBJECT,
-									  psprintf("%s, so nobody can look what became of it", error));
-		q->due_at = DT_NOEND;
-		q->unknown = s->more = false;
+	if (!q->exists || (s->more && !q->may_all))
+		(void) action_fail_impossible(q);
+	if (q->exists)
 		return;
-	}
-	for (int i = 0; i < ACTION_KINDS && s->more; i++)
-	{
-		if (!q->may[i])
-			(void) action_fail_queued(q, true, i, ERRCODE_INSUFFICIENT_PRIVILEGE,
-									  psprintf("role \"%s\" has no EXECUTE on accessreq.enqueue_%s() any more",
-											   q->owner, action_kinds[i]));
-	}
+	(void) action_give_up_unknown(q, ERRCODE_UNDEFINED_OBJECT,
+								  "its role or server does not exist any more, so nobody can look what became of it");
+	q->due_at = DT_NOEND;
+	q->unknown = s->more = false;
 }
 
 /* What another worker, or this one before an error, left as being sent. */

@@ -10,6 +10,7 @@
 #define ACCESSREQ_SENDER_H
 
 #include "action.h"
+#include "api.h"
 #include "deliveries.h"
 #include "inquiry.h"
 #include "lib/ilist.h"
@@ -26,6 +27,8 @@ typedef struct Sender
 	bool		wants_token;
 	TimestampTz paused_until;
 	int			failures;		/* in a row */
+	int64		building[API_MAX_BULK_CANCEL];	/* whose call is being made */
+	int			nbuilding;
 
 	MemoryContext token_cxt;	/* NULL: no token is on its way */
 	Call	   *token;
@@ -45,6 +48,7 @@ struct Deliveries
 	bool		look;
 	bool		recovered;		/* was looked at what a promotion left behind? */
 	bool		delivers;		/* deliver_actions, when it was last looked at */
+	bool		winding_up;		/* the worker is about to leave */
 	bool		to_send;		/* calls were started in this turn */
 	TimestampTz looked_at;
 	TimestampTz expired_at;
@@ -74,7 +78,13 @@ extern void sender_failed(Sender *s, int64 us);
 /* A unit failed: nothing of it has happened, and it is tried again. */
 extern void sender_unit_failed(Sender *s, const ErrorData *error);
 
-/* Nothing of its can be sent, for good or for now: noted on its actions. */
+/*
+ * The tenant as its owner uses it, in the current context.  Raises what the
+ * owner's own call would, of rights, options and hosts.
+ */
+extern const Tenant *sender_check(Sender *s);
+
+/* Claiming has failed, for good or for now, of all or some: noted on its actions. */
 extern void sender_cannot_send(Sender *s, ErrorData *error);
 
 extern void sender_log(const Sender *s, const char *what, const char *message);

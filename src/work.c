@@ -17,7 +17,14 @@
 #include "pulls.h"
 #include "unit.h"
 #include "utils/memutils.h"
+#include "utils/timestamp.h"
 #include "work.h"
+
+/*
+ * Answers are waited for so long before the worker leaves: a command that wants
+ * the database waits for twice that.
+ */
+#define WIND_UP_MS 1000
 
 /* The network is looked at again after an error in doing so. */
 #define TROUBLE_PAUSE_MS 1000
@@ -134,4 +141,24 @@ work_turn(Work *work)
 	MemoryContextSwitchTo(old);
 	MemoryContextReset(work->turn);
 	return wait;
+}
+
+void
+work_wind_up(Work *work)
+{
+	TimestampTz end = GetCurrentTimestamp() + WIND_UP_MS * INT64CONST(1000);
+
+	deliveries_wind_up(work->deliveries);
+	while (deliveries_are_sending(work->deliveries) && unit_ground() == UNIT_OK)
+	{
+		long		left = unit_ms_until(end, GetCurrentTimestamp());
+		long		wait;
+
+		if (left == 0)
+			break;
+		(void) deliveries_turn(work->deliveries);
+		wait = poll(work);
+		if (wait != 0)
+			(void) work_sleep(work, wait < 0 ? left : Min(wait, left));
+	}
 }

@@ -24,6 +24,12 @@ extern void work_look(Work *work);
  */
 extern long work_turn(Work *work);
 
+/*
+ * The worker is about to leave: send nothing more, and wait a moment for the
+ * answers to what is on its way, so that nobody has to look for it.
+ */
+extern void work_wind_up(Work *work);
+
 /* Sleep, but for the network and the latch; true where the latch was set. */
 extern bool work_sleep(Work *work, long timeout_ms);
 

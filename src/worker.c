@@ -111,7 +111,7 @@ look_around(void)
 }
 
 static void
-attend_to_interrupts(void)
+attend_to_interrupts(Work *work)
 {
 	CHECK_FOR_INTERRUPTS();
 	if (ConfigReloadPending)
@@ -121,7 +121,10 @@ attend_to_interrupts(void)
 		look_around();
 	}
 	if (!accessreq_enabled || workers_must_leave())
+	{
+		work_wind_up(work);
 		leave();
+	}
 }
 
 /*
@@ -220,7 +223,7 @@ accessreq_worker_main(Datum arg)
 		long		wait;
 		bool		idle;
 
-		attend_to_interrupts();
+		attend_to_interrupts(work);
 		wait = work_turn(work);
 		look_at_ground();
 		naptime = naptime_ms();

@@ -276,6 +276,18 @@ drained('five cancels, one of which is unknown');
 is(value("SELECT string_agg(state, ' ' ORDER BY id) FROM accessreq.action WHERE request ->> 'comment' = 'five'"), 'done done done done failed', 'the others are not its concern');
 is(value("SELECT error_code || ' ' || http_status || ' ' || (error ~ 'No access request has the id no-such-request') FROM accessreq.action WHERE access_request_ids = '{no-such-request}'"), '42704 404 true', 'it fails with the tenant\'s words');
 
+# One of which no call can be made fails alone.
+value("SELECT accessreq.hold_actions('acme')");
+my $impossible = value("SELECT accessreq.enqueue_close(ARRAY['" . next_open() . "'])");
+my $nameless = value("SELECT accessreq.enqueue_cancel('" . next_open() . "', 'nameless')");
+my $good = value(create_sql('i1', 'r1'));
+value("UPDATE accessreq.action SET access_request_ids = NULL WHERE id = $nameless; ALTER SERVER acme OPTIONS (SET api 'v3'); SELECT accessreq.release_actions('acme')");
+drained('a close where the api has none any more, and a row that somebody has spoilt');
+is(action($impossible, "state || ' ' || error_code || ' ' || attempts"), 'failed 0A000 0', 'the one fails, with the reason');
+is(action($nameless, "state || ' ' || error_code"), 'failed 22000', 'the other too');
+is(action($good, 'state'), 'done', 'what comes after them is sent');
+value("ALTER SERVER acme OPTIONS (SET api 'v2024')");
+
 # What is about one request keeps its order, and does not keep others waiting.
 $sandbox->forget;
 $sandbox->fault('late', method => 'POST', path => '/cancel', delay_ms => 1500);
