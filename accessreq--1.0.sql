@@ -425,11 +425,12 @@ CREATE TABLE accessreq.sync_job (
 	next_attempt_at				timestamptz,
 	retry_after					timestamptz,
 	last_error					text,
+	retry_after_of				text COLLATE "C",
 	held_at						timestamptz,
 	held_by						text COLLATE "C"
 );
 COMMENT ON TABLE accessreq.sync_job IS
-'one row a server that is pulled: who owns the job and how it fares';
+'one row a server that is pulled or has had actions: who owns the job and how it fares';
 COMMENT ON COLUMN accessreq.sync_job.owner IS 'the role that pulled first: only its pulls set tenant, last_success_at and failures, and take up an interrupted pull';
 COMMENT ON COLUMN accessreq.sync_job.origin IS 'the database this job belongs to (system identifier and database OID); accessreq.check() says when this is another, a copy';
 COMMENT ON COLUMN accessreq.sync_job.tenant IS 'the tenant behind the token at the first pull; another one under the same server is an error';
@@ -453,6 +454,7 @@ COMMENT ON COLUMN accessreq.sync_job.scan_error IS 'why the last of them failed'
 COMMENT ON COLUMN accessreq.sync_job.last_success_at IS 'when a pull last ended well';
 COMMENT ON COLUMN accessreq.sync_job.next_attempt_at IS 'when the worker tries again';
 COMMENT ON COLUMN accessreq.sync_job.retry_after IS 'until when the tenant asked to be left alone';
+COMMENT ON COLUMN accessreq.sync_job.retry_after_of IS 'whose client that was told, where the job has no owner';
 COMMENT ON COLUMN accessreq.sync_job.last_error IS 'why the last pull failed; null where it did not';
 COMMENT ON COLUMN accessreq.sync_job.held_at IS 'since when actions are held back';
 COMMENT ON COLUMN accessreq.sync_job.held_by IS 'who held them back';
@@ -518,7 +520,7 @@ CREATE TABLE accessreq.action (
 	owner_oid					oid NOT NULL,
 	state						text NOT NULL DEFAULT 'queued',
 	client_token				uuid,
-	dedupe_key					text,
+	dedupe_key					text COLLATE "C",
 	not_before					timestamptz,
 	attempts					integer NOT NULL DEFAULT 0,
 	enqueued_at					timestamptz NOT NULL,
@@ -529,7 +531,7 @@ CREATE TABLE accessreq.action (
 	error						text,
 	error_code					text,
 	tracking_id					text COLLATE "C",
-	access_request_ids			text[]
+	access_request_ids			text[] COLLATE "C"
 );
 CREATE UNIQUE INDEX action_dedupe_key_idx ON accessreq.action (server, owner, dedupe_key)
 	WHERE dedupe_key IS NOT NULL
@@ -543,11 +545,13 @@ CREATE UNIQUE INDEX action_cancel_idx ON accessreq.action (server, (access_reque
 -- for the order of actions on the same access request
 CREATE INDEX action_request_idx ON accessreq.action USING gin (access_request_ids) WITH (fastupdate = off)
 	WHERE settled_at IS NULL;
+CREATE INDEX action_merge_config_idx ON accessreq.action (server, id)
+	WHERE kind OPERATOR(pg_catalog.=) 'merge_config' AND settled_at IS NULL;
 CREATE INDEX action_settled_at_idx ON accessreq.action (settled_at) WHERE settled_at IS NOT NULL;
 CREATE INDEX action_trouble_idx ON accessreq.action (server, state)
 	WHERE state OPERATOR(pg_catalog.=) ANY (ARRAY['failed', 'unknown']::pg_catalog.text[]);
 COMMENT ON TABLE accessreq.action IS
-'calls that were enqueued: sent by the worker once their transaction has committed, and what became of them. Written by enqueue_* and the worker alone; a reader sees the actions of the roles it is a member of, so a backup needs a superuser or BYPASSRLS';
+'calls that were enqueued: sent by the worker once their transaction has committed, and what became of them. A reader sees the actions of the roles it is a member of, so a backup needs a superuser or BYPASSRLS';
 COMMENT ON COLUMN accessreq.action.id IS 'number of the action, never used again';
 COMMENT ON COLUMN accessreq.action.server IS 'the foreign server (tenant) it is for';
 COMMENT ON COLUMN accessreq.action.kind IS 'create, cancel, close or merge_config';
@@ -560,9 +564,9 @@ COMMENT ON COLUMN accessreq.action.state IS 'queued; sending; done: the tenant a
 COMMENT ON COLUMN accessreq.action.client_token IS 'marks a create, so that it is found again: key accessreq_client_token in the clientMetadata of its items';
 COMMENT ON COLUMN accessreq.action.dedupe_key IS 'one action for each key of an owner, unless it failed or was cancelled';
 COMMENT ON COLUMN accessreq.action.not_before IS 'not sent before this';
-COMMENT ON COLUMN accessreq.action.attempts IS 'how often it was about to be sent; more than once only where the tenant provably did not take it before';
+COMMENT ON COLUMN accessreq.action.attempts IS 'how often it was about to be sent; more than once only where the tenant provably did not take it before, or after retry_action()';
 COMMENT ON COLUMN accessreq.action.enqueued_at IS 'when it was written, by this machine''s clock';
-COMMENT ON COLUMN accessreq.action.sent_at IS 'when it was last sent; null where it provably was not taken';
+COMMENT ON COLUMN accessreq.action.sent_at IS 'when it was last sent; null while it is queued';
 COMMENT ON COLUMN accessreq.action.settled_at IS 'when its outcome was known, or looking for it given up; null while the worker has something to do';
 COMMENT ON COLUMN accessreq.action.http_status IS 'HTTP status of the last answer';
 COMMENT ON COLUMN accessreq.action.answer IS 'the tenant''s answer, or where that was lost what was found by looking';
@@ -1000,7 +1004,7 @@ SELECT j.server,
 	(SELECT pg_catalog.count(*) FROM accessreq.action a
 		WHERE a.server OPERATOR(pg_catalog.=) j.server
 		AND a.settled_at OPERATOR(pg_catalog.>)
-			(pg_catalog.clock_timestamp() OPERATOR(pg_catalog.-) '1 minute'::pg_catalog.interval)) AS settled_per_minute,
+			(pg_catalog.statement_timestamp() OPERATOR(pg_catalog.-) '1 minute'::pg_catalog.interval)) AS settled_per_minute,
 	j.held_at, j.held_by
 FROM accessreq.sync_job j;
 COMMENT ON VIEW accessreq.action_queue IS

@@ -22,6 +22,7 @@
 #include "action.h"
 #include "catalog/pg_type.h"
 #include "commands/async.h"
+#include "compat.h"
 #include "job.h"
 #include "lib/stringinfo.h"
 #include "json.h"
@@ -225,13 +226,14 @@ notify(int64 id, const char *server, const char *action_state)
 
 /* Who may not see it is told what he is told of one that is not there. */
 static void
-check_is_ours(int64 id, const char *owner)
+check_is_ours(int64 id, const char *owner, bool acts)
 {
 	Oid			role = owner ? get_role_oid(owner, true) : InvalidOid;
 
 	if (owner != NULL && superuser())
 		return;
-	if (OidIsValid(role) && is_member_of_role(GetUserId(), role))
+	if (OidIsValid(role) && (acts ? compat_may_act_as(GetUserId(), role) :
+							 is_member_of_role(GetUserId(), role)))
 		return;
 	ereport(ERROR,
 			(errcode(ERRCODE_UNDEFINED_OBJECT),
@@ -245,7 +247,6 @@ typedef struct ActionRow
 	char	   *owner;			/* NULL: there is none */
 	char	   *server;
 	char	   *state;
-	char	   *origin;
 	bool		settled;
 } ActionRow;
 
@@ -258,21 +259,21 @@ read_row(int64 id, bool lock)
 
 	sql_add_int8(&args, id);
 	if (sql_run(lock ?
-				"SELECT owner, server, state, origin, settled_at IS NOT NULL"
+				"SELECT owner, server, state, settled_at IS NOT NULL"
 				" FROM accessreq.action WHERE id = $1 FOR UPDATE" :
-				"SELECT owner, server, state, origin, settled_at IS NOT NULL"
+				"SELECT owner, server, state, settled_at IS NOT NULL"
 				" FROM accessreq.action WHERE id = $1", &args, SPI_OK_SELECT) == 0)
 		return row;
 	row.owner = sql_text(0, 1);
 	row.server = sql_text(0, 2);
 	row.state = sql_text(0, 3);
-	row.origin = sql_text(0, 4);
-	row.settled = sql_true(0, 5);
+	row.settled = sql_true(0, 4);
 	return row;
 }
 
+/* Of a role of which the caller is a member; to act on it, one that he could be. */
 static ActionRow
-read_ours(int64 id)
+read_ours(int64 id, bool acts)
 {
 	WriterState state;
 	ActionRow	row;
@@ -280,14 +281,14 @@ read_ours(int64 id)
 	writer_enter_to_read(&state);
 	row = read_row(id, false);
 	writer_leave(&state);
-	check_is_ours(id, row.owner);
+	check_is_ours(id, row.owner, acts);
 	return row;
 }
 
 char *
 action_state(int64 id, bool *settled)
 {
-	ActionRow	row = read_ours(id);
+	ActionRow	row = read_ours(id, false);
 
 	*settled = row.settled;
 	return row.state;
@@ -316,7 +317,7 @@ void
 action_retry(int64 id)
 {
 	WriterState state;
-	ActionRow	row = read_ours(id);
+	ActionRow	row = read_ours(id, true);
 	SqlArgs		args = {0};
 
 	job_check_origin(row.server);
@@ -340,7 +341,7 @@ bool
 action_cancel(int64 id)
 {
 	WriterState state;
-	ActionRow	row = read_ours(id);
+	ActionRow	row = read_ours(id, true);
 	SqlArgs		args = {0};
 	bool		cancelled;
 
@@ -368,10 +369,11 @@ action_after_recovery(const char *server)
 	enter(&state);
 	sql_add_text(&args, server);
 	sql_add_text(&args, unpack_sql_state(ERRCODE_TRANSACTION_RESOLUTION_UNKNOWN));
+	sql_add_time(&args, GetCurrentTimestamp());
 	(void) sql_run("UPDATE accessreq.action SET state = 'unknown', error_code = $2,"
 				   " error = 'the database was promoted or recovered since: it may have been sent before'"
-				   " WHERE server = $1 AND settled_at IS NULL AND state = 'queued'"
-				   " AND " DUE " <= pg_catalog.clock_timestamp()", &args, SPI_OK_UPDATE);
+				   " WHERE server = $1 AND settled_at IS NULL AND state = 'queued' AND " DUE " <= $3",
+				   &args, SPI_OK_UPDATE);
 	writer_leave(&state);
 }
 
@@ -443,7 +445,9 @@ action_senders(void)
 	sql_add_text(&args, job_origin_here());
 	n = sql_run_kept(&plan, "SELECT j.server, o.owner, o.owner_oid,"
 					 " " HAS_OWNER("o.owner", "o.owner_oid") " AND " HAS_SERVER("j.server") ","
-					 " " MAY_ALL("o.owner_oid") ", j.held_at IS NOT NULL, j.retry_after,"
+					 " " MAY_ALL("o.owner_oid") ", j.held_at IS NOT NULL,"
+					 /* another owner has another budget */
+					 " CASE WHEN coalesce(j.owner, j.retry_after_of) = o.owner THEN j.retry_after END,"
 					 " (SELECT " DUE OF_OWNER "'queued' ORDER BY a.server, a.owner, a.owner_oid, a.state, " DUE
 					 " LIMIT 1), EXISTS (SELECT" OF_OWNER "'sending'), EXISTS (SELECT" OF_OWNER "'unknown')"
 					 " FROM accessreq.sync_job j CROSS JOIN LATERAL (" EACH_OWNER ") o"
@@ -484,27 +488,40 @@ kind_of(const char *name)
 
 /*
  * Actions on the same access request keep their order, and changes of the
- * configuration theirs: one waits for those before it that are due, on their
- * way or unknown, whosever they are.
+ * configuration theirs: one waits for those before it that are due, and for any
+ * that is on its way or unknown, whosever they are.  (OFFSET 0 has the planner
+ * look for the same requests first, by their index, whatever it thinks of the
+ * table's size.)
  */
-#define BEFORE_IT \
-	"SELECT FROM accessreq.action b WHERE b.server = a.server AND b.settled_at IS NULL" \
-	" AND b.id < a.id AND (b.state <> 'queued'" \
-	" OR coalesce(b.not_before, b.enqueued_at) <= pg_catalog.clock_timestamp())"
+#define NONE_BEFORE_IT(others) \
+	"NOT EXISTS (SELECT FROM (SELECT c.* FROM accessreq.action c WHERE c.settled_at IS NULL AND " \
+	others " OFFSET 0) b WHERE b.server = a.server AND b.id <> a.id" \
+	" AND (b.state <> 'queued' OR (b.id < a.id AND coalesce(b.not_before, b.enqueued_at) <= $5)))"
 
+/*
+ * In the statement, so that it counts for each claim: holds, rights, the
+ * timeline, and whose database it is.  Locked ones are left for later.
+ */
 #define CANDIDATES \
 	"SELECT id, kind, CASE WHEN kind = 'cancel' THEN request ->> 'comment' END," \
-	" coalesce(http_status BETWEEN 400 AND 499, false)" \
-	" FROM accessreq.action a WHERE " OF_SENDER " AND state = 'queued'" \
-	" AND " DUE " <= pg_catalog.clock_timestamp() AND origin = $4" \
-	" AND EXISTS (SELECT FROM accessreq.sync_job j WHERE j.server = $1 AND j.held_at IS NULL)" \
-	" AND (access_request_ids IS NULL OR NOT EXISTS (" BEFORE_IT \
-	" AND b.access_request_ids && a.access_request_ids))" \
-	" AND (kind <> 'merge_config' OR NOT EXISTS (" BEFORE_IT " AND b.kind = 'merge_config'))" \
-	" ORDER BY server, owner, owner_oid, state, " DUE ", id LIMIT $5"
+	" http_status IS NOT NULL FROM accessreq.action a" \
+	" WHERE " OF_SENDER " AND state = 'queued' AND " DUE " <= $5 AND origin = $4" \
+	" AND EXISTS (SELECT FROM accessreq.sync_job j WHERE j.server = $1 AND j.held_at IS NULL" \
+	" AND coalesce(j.timeline, $6) = $6)" \
+	" AND CASE kind WHEN 'create' THEN (SELECT " MAY("$3", CREATE_FUNCTION) ")" \
+	" WHEN 'cancel' THEN (SELECT " MAY("$3", CANCEL_FUNCTION) ")" \
+	" WHEN 'close' THEN (SELECT " MAY("$3", CLOSE_FUNCTION) ")" \
+	" ELSE (SELECT " MAY("$3", MERGE_FUNCTION) ") END" \
+	" AND (access_request_ids IS NULL OR " \
+	NONE_BEFORE_IT("c.access_request_ids && a.access_request_ids") ")" \
+	" AND (kind <> 'merge_config' OR " NONE_BEFORE_IT("c.kind = 'merge_config' AND c.server = a.server") ")" \
+	" AND ($8 IS NULL OR (kind = 'cancel' AND http_status IS NULL" \
+	" AND request ->> 'comment' = ANY ($8) AND id <> ALL ($9)))" \
+	" ORDER BY server, owner, owner_oid, state, " DUE ", id LIMIT $7 FOR UPDATE OF a SKIP LOCKED"
 
-List *
-action_candidates(const ActionSender *sender, int most)
+/* "comments" and "ids" are null: all; else cancels with these, without those. */
+static List *
+read_candidates(const ActionSender *sender, int most, Datum comments, Datum ids)
 {
 	static SPIPlanPtr plan;
 	MemoryContext cxt = CurrentMemoryContext;
@@ -516,23 +533,58 @@ action_candidates(const ActionSender *sender, int most)
 	enter(&state);
 	add_sender(&args, sender);
 	sql_add_text(&args, job_origin_here());
+	sql_add_time(&args, GetCurrentTimestamp());
+	sql_add_int4(&args, job_timeline_here());
 	sql_add_int8(&args, most);
+	sql_add(&args, TEXTARRAYOID, comments, comments == (Datum) 0);
+	sql_add(&args, INT8ARRAYOID, ids, ids == (Datum) 0);
 	n = sql_run_kept(&plan, CANDIDATES, &args, SPI_OK_SELECT);
 	for (uint64 i = 0; i < n; i++)
 	{
 		MemoryContext old = MemoryContextSwitchTo(cxt);
 		ActionCandidate *c = palloc0(sizeof(ActionCandidate));
-		char	   *comment = sql_text(i, 3);
 
 		c->id = sql_int(i, 1);
 		c->kind = kind_of(sql_text(i, 2));
-		c->comment = comment ? pstrdup(utf8(comment)) : NULL;
+		c->comment = sql_text(i, 3);
+		if (c->comment != NULL)
+			c->comment = pstrdup(c->comment);
 		c->alone = sql_true(i, 4);
 		candidates = lappend(candidates, c);
 		MemoryContextSwitchTo(old);
 	}
 	writer_leave(&state);
 	return candidates;
+}
+
+List *
+action_candidates(const ActionSender *sender, int most)
+{
+	return read_candidates(sender, most, (Datum) 0, (Datum) 0);
+}
+
+List *
+action_companions(const ActionSender *sender, List *candidates, int most)
+{
+	int			n = list_length(candidates);
+	int64	   *ids = palloc(sizeof(int64) * n);
+	Datum	   *comments = palloc(sizeof(Datum) * n);
+	int			ncomments = 0;
+
+	for (int i = 0; i < n; i++)
+	{
+		const ActionCandidate *c = list_nth(candidates, i);
+
+		ids[i] = c->id;
+		if (c->comment != NULL && !c->alone)
+			comments[ncomments++] = CStringGetTextDatum(c->comment);
+	}
+	if (ncomments == 0)
+		return NIL;
+	return read_candidates(sender, most,
+						   PointerGetDatum(construct_array(comments, ncomments, TEXTOID, -1, false,
+														   TYPALIGN_INT)),
+						   int8_array(ids, n));
 }
 
 /* Columns of an Action, in this order. */
@@ -673,13 +725,22 @@ action_note_trouble(const ActionSender *sender, int sqlstate, const char *error)
 	add_sender(&args, sender);
 	sql_add_text(&args, unpack_sql_state(sqlstate));
 	sql_add_text(&args, error);
+	sql_add_time(&args, GetCurrentTimestamp());
 	(void) sql_run("UPDATE accessreq.action SET error_code = $4, error = $5"
 				   " WHERE id = (SELECT id FROM accessreq.action WHERE " OF_SENDER " AND state = 'queued'"
-				   " AND " DUE " <= pg_catalog.clock_timestamp()"
+				   " AND " DUE " <= $6"
 				   " ORDER BY server, owner, owner_oid, state, " DUE ", id LIMIT 1 FOR UPDATE SKIP LOCKED)",
 				   &args, SPI_OK_UPDATE);
 	writer_leave(&state);
 }
+
+/*
+ * What is settled or marked besides does not wait for those whom somebody has
+ * locked: they are met again.
+ */
+#define NOT_LOCKED(condition) \
+	" WHERE id = ANY (ARRAY(SELECT a.id FROM accessreq.action a WHERE " condition \
+	" FOR UPDATE SKIP LOCKED))"
 
 /* Run an UPDATE … RETURNING id, server, state of settled actions, and tell of each. */
 static int
@@ -709,6 +770,7 @@ action_fail_impossible(const ActionSender *sender)
 	SqlArgs		args = {0};
 
 	add_sender(&args, sender);
+	sql_add_time(&args, GetCurrentTimestamp());
 	return end_actions("UPDATE accessreq.action a SET state = 'failed',"
 					   " settled_at = pg_catalog.clock_timestamp(),"
 					   " error_code = CASE WHEN " IS_GONE " THEN '42704' ELSE '42501' END,"
@@ -718,12 +780,12 @@ action_fail_impossible(const ActionSender *sender)
 					   " THEN pg_catalog.format('server \"%s\" does not exist any more', a.server)"
 					   " ELSE pg_catalog.format('role \"%s\" has no EXECUTE on accessreq.enqueue_%s() any more',"
 					   " a.owner, a.kind) END"
-					   " WHERE " OF_SENDER " AND state = 'queued' AND (" IS_GONE
-					   " OR (" DUE " <= pg_catalog.clock_timestamp() AND NOT CASE a.kind"
-					   " WHEN 'create' THEN " MAY("a.owner_oid", CREATE_FUNCTION)
-					   " WHEN 'cancel' THEN " MAY("a.owner_oid", CANCEL_FUNCTION)
-					   " WHEN 'close' THEN " MAY("a.owner_oid", CLOSE_FUNCTION)
-					   " ELSE " MAY("a.owner_oid", MERGE_FUNCTION) " END))"
+					   NOT_LOCKED(OF_SENDER " AND state = 'queued' AND (" IS_GONE
+								  " OR (" DUE " <= $4 AND NOT CASE a.kind"
+								  " WHEN 'create' THEN " MAY("a.owner_oid", CREATE_FUNCTION)
+								  " WHEN 'cancel' THEN " MAY("a.owner_oid", CANCEL_FUNCTION)
+								  " WHEN 'close' THEN " MAY("a.owner_oid", CLOSE_FUNCTION)
+								  " ELSE " MAY("a.owner_oid", MERGE_FUNCTION) " END))")
 					   " RETURNING id, server, state", &args);
 }
 
@@ -737,8 +799,9 @@ action_due_ids(const ActionSender *sender, int *n)
 
 	enter(&state);
 	add_sender(&args, sender);
+	sql_add_time(&args, GetCurrentTimestamp());
 	*n = (int) sql_run("SELECT id FROM accessreq.action WHERE " OF_SENDER " AND state = 'queued'"
-					   " AND " DUE " <= pg_catalog.clock_timestamp()", &args, SPI_OK_SELECT);
+					   " AND " DUE " <= $4", &args, SPI_OK_SELECT);
 	ids = MemoryContextAlloc(cxt, sizeof(int64) * Max(*n, 1));
 	for (int i = 0; i < *n; i++)
 		ids[i] = sql_int(i, 1);
@@ -756,19 +819,23 @@ action_fail_ids(const int64 *ids, int n, int sqlstate, const char *error)
 	sql_add_text(&args, error);
 	return end_actions("UPDATE accessreq.action SET state = 'failed',"
 					   " settled_at = pg_catalog.clock_timestamp(), error_code = $2, error = $3"
-					   " WHERE id = ANY ($1) AND state = 'queued' RETURNING id, server, state", &args);
+					   NOT_LOCKED("a.id = ANY ($1) AND a.state = 'queued'") " RETURNING id, server, state",
+					   &args);
 }
 
 int
-action_give_up_unknown(const ActionSender *sender, int sqlstate, const char *error)
+action_give_up_unknown(const ActionSender *sender, int64 older_us, int sqlstate, const char *error)
 {
 	SqlArgs		args = {0};
 
 	add_sender(&args, sender);
 	sql_add_text(&args, unpack_sql_state(sqlstate));
 	sql_add_text(&args, error);
+	sql_add(&args, FLOAT8OID, Float8GetDatum((double) older_us / USECS_PER_SEC), false);
 	return end_actions("UPDATE accessreq.action SET settled_at = pg_catalog.clock_timestamp(),"
-					   " error_code = $4, error = $5 WHERE " OF_SENDER " AND state = 'unknown'"
+					   " error_code = $4, error = $5"
+					   NOT_LOCKED(OF_SENDER " AND state = 'unknown' AND coalesce(sent_at, enqueued_at)"
+								  " <= pg_catalog.clock_timestamp() - $6 * interval '1 second'")
 					   " RETURNING id, server, state", &args);
 }
 
@@ -799,14 +866,24 @@ action_lose_orphans(const ActionSender *sender, const int64 *ours, int n)
 	sql_add_text(&args, unpack_sql_state(ERRCODE_TRANSACTION_RESOLUTION_UNKNOWN));
 	lost = sql_run("UPDATE accessreq.action SET state = 'unknown', error_code = $5,"
 				   " error = 'the process that sent it ended before the answer was noted'"
-				   " WHERE " OF_SENDER " AND state = 'sending' AND id <> ALL ($4)",
+				   NOT_LOCKED(OF_SENDER " AND state = 'sending' AND id <> ALL ($4)"),
 				   &args, SPI_OK_UPDATE);
 	writer_leave(&state);
 	return (int) lost;
 }
 
+static Datum
+int4_array(const int *values, int n)
+{
+	Datum	   *elements = palloc(sizeof(Datum) * Max(n, 1));
+
+	for (int i = 0; i < n; i++)
+		elements[i] = Int32GetDatum(values[i]);
+	return PointerGetDatum(construct_array(elements, n, INT4OID, 4, true, TYPALIGN_INT));
+}
+
 List *
-action_unknown(const ActionSender *sender, const int64 *without, int n, int most)
+action_unknown(const ActionSender *sender, const int64 *without, const int *attempts, int n, int most)
 {
 	MemoryContext cxt = CurrentMemoryContext;
 	WriterState state;
@@ -817,8 +894,11 @@ action_unknown(const ActionSender *sender, const int64 *without, int n, int most
 	add_sender(&args, sender);
 	sql_add(&args, INT8ARRAYOID, int8_array(without, n), false);
 	sql_add_int8(&args, most);
+	sql_add(&args, INT4ARRAYOID, int4_array(attempts, n), false);
 	actions = read_actions(sql_run("SELECT " ACTION_COLUMNS " FROM accessreq.action a WHERE " OF_SENDER
-								   " AND state = 'unknown' AND id <> ALL ($4)"
+								   " AND state = 'unknown' AND NOT EXISTS (SELECT FROM"
+								   " ROWS FROM (pg_catalog.unnest($4), pg_catalog.unnest($6)) u (id, attempts)"
+								   " WHERE u.id = a.id AND u.attempts = a.attempts)"
 								   " ORDER BY server, owner, owner_oid, state, " DUE ", id LIMIT $5",
 								   &args, SPI_OK_SELECT), cxt);
 	writer_leave(&state);
@@ -833,12 +913,12 @@ action_expire(int most)
 	int64		n;
 
 	enter(&state);
-	sql_add(&args, FLOAT8OID, Float8GetDatum((double) accessreq_action_retention), false);
+	sql_add_time(&args, GetCurrentTimestamp() -
+				 accessreq_action_retention * (int64) USECS_PER_MINUTE);
 	sql_add_int8(&args, most);
 	n = sql_run("DELETE FROM accessreq.action WHERE id = ANY (ARRAY("
-				"SELECT id FROM accessreq.action WHERE settled_at"
-				" < pg_catalog.clock_timestamp() - $1 * interval '1 minute'"
-				" ORDER BY settled_at LIMIT $2))", &args, SPI_OK_DELETE);
+				"SELECT id FROM accessreq.action WHERE settled_at < $1"
+				" ORDER BY settled_at LIMIT $2 FOR UPDATE SKIP LOCKED))", &args, SPI_OK_DELETE);
 	writer_leave(&state);
 	return n;
 }

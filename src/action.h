@@ -115,12 +115,18 @@ typedef struct ActionCandidate
 {
 	int64		id;
 	ActionKind	kind;
-	const char *comment;		/* of a cancel */
+	const char *comment;		/* of a cancel; in the server's encoding */
 	bool		alone;			/* the tenant refused it in company */
 } ActionCandidate;
 
 /* The next that may be sent, in their order: a List of ActionCandidates. */
 extern List *action_candidates(const ActionSender *sender, int most);
+
+/*
+ * Cancels with the same comments as those among the candidates that may go with
+ * others, and are not among them.  All of these are locked.
+ */
+extern List *action_companions(const ActionSender *sender, List *candidates, int most);
 
 /*
  * Mark them as being sent: a List of Actions, those that nobody has taken
@@ -165,14 +171,16 @@ extern int	action_fail_impossible(const ActionSender *sender);
 extern int64 *action_due_ids(const ActionSender *sender, int *n);
 extern int	action_fail_ids(const int64 *ids, int n, int sqlstate, const char *error);
 
-/* Nobody can look for them any more. */
-extern int	action_give_up_unknown(const ActionSender *sender, int sqlstate, const char *error);
+/* Nobody can look for them, those that were sent so long ago. */
+extern int	action_give_up_unknown(const ActionSender *sender, int64 older_us,
+								   int sqlstate, const char *error);
 
 /* Those that are marked as being sent, but for these: their worker is gone. */
 extern int	action_lose_orphans(const ActionSender *sender, const int64 *ours, int n);
 
-/* Unknown ones that are not settled, without these: a List of Actions. */
-extern List *action_unknown(const ActionSender *sender, const int64 *without, int n, int most);
+/* Unknown ones that are not settled, without these tries: a List of Actions. */
+extern List *action_unknown(const ActionSender *sender, const int64 *without,
+							const int *attempts, int n, int most);
 
 /* Delete settled ones that are older than action_retention, a batch; how many. */
 extern int64 action_expire(int most);

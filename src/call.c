@@ -27,7 +27,6 @@
 #include "common/pg_prng.h"
 #include "compat.h"
 #include "lib/ilist.h"
-#include "limiter.h"
 #include "miscadmin.h"
 #include "portability/instr_time.h"
 #include "token.h"
@@ -78,7 +77,8 @@ struct CallSet
 {
 	MemoryContext cxt;
 	HttpSet    *http;			/* NULL before the first call */
-	bool		actions_wait;
+	LimiterKey	yielded[CALL_MAX_YIELDED];	/* budgets that actions wait for */
+	int			nyielded;
 	dlist_head	calls;			/* that were not returned yet */
 	CallCounts	counts;
 	int64		left_at;		/* when this file was last left; 0: never */
@@ -729,9 +729,28 @@ call_prepay(const Tenant *tenant, CallShare share)
 }
 
 void
-call_yield(CallSet *set, bool actions_wait)
+call_pay_back(const Tenant *tenant, int n)
 {
-	set->actions_wait = actions_wait;
+	if (n > 0)
+		limiter_give_back(limiter_key(tenant), n);
+}
+
+void
+call_yield(CallSet *set, const LimiterKey *budgets, int n)
+{
+	set->nyielded = Min(n, CALL_MAX_YIELDED);
+	memcpy(set->yielded, budgets, sizeof(LimiterKey) * set->nyielded);
+}
+
+static bool
+actions_wait(const Call *call)
+{
+	for (int i = 0; i < call->set->nyielded; i++)
+	{
+		if (call->set->yielded[i].a == call->budget.a && call->set->yielded[i].b == call->budget.b)
+			return true;
+	}
+	return false;
 }
 
 /* 0: it may leave now. */
@@ -746,7 +765,7 @@ take_from_budget(Call *call)
 	}
 	return limiter_take(call->budget, call->spec.tenant->rate_limit,
 						left_to_others(call->spec.share, call->spec.tenant->rate_limit,
-									   call->set->actions_wait));
+									   actions_wait(call)));
 }
 
 /* Let a waiting call whose time has come take its next step. */

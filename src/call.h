@@ -11,6 +11,7 @@
 
 #include "apierror.h"
 #include "http.h"
+#include "limiter.h"
 #include "tenant.h"
 
 /* The calls of one opener; taken down with the memory context it is opened in. */
@@ -72,10 +73,15 @@ extern void call_check_may_change(const Tenant *tenant, const char *what);
  * many more can be under way in the set.
  */
 extern int64 call_prepay(const Tenant *tenant, CallShare share);
+extern void call_pay_back(const Tenant *tenant, int n);
 extern int	call_room(CallSet *set);
 
-/* Actions wait, or do not: then pulls leave them a part of the budget. */
-extern void call_yield(CallSet *set, bool actions_wait);
+/*
+ * Actions wait for these budgets, and for no other: of these pulls leave them a
+ * part.
+ */
+#define CALL_MAX_YIELDED 16
+extern void call_yield(CallSet *set, const LimiterKey *budgets, int n);
 
 /* Send now what can be sent, without waiting. */
 extern void call_advance(CallSet *set);

@@ -115,6 +115,17 @@ compat_wait_event(CompatWait what)
 #endif
 }
 
+/* 16 has memberships without the right to become the role. */
+static inline bool
+compat_may_act_as(Oid member, Oid role)
+{
+#if PG_VERSION_NUM >= 160000
+	return has_privs_of_role(member, role) || member_can_set_role(member, role);
+#else
+	return is_member_of_role(member, role);
+#endif
+}
+
 /* Tells this process' transactions apart; 17 moved it. */
 static inline uint64
 compat_transaction(void)

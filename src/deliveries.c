@@ -59,6 +59,13 @@ deliveries_look(Deliveries *d)
 	d->look = true;
 }
 
+void
+deliveries_look_sometimes(Deliveries *d)
+{
+	if (GetCurrentTimestamp() - d->looked_at >= LOOK_INTERVAL_US)
+		d->look = true;
+}
+
 /* ------------------------------------------------------------------ what is too old */
 
 static void
@@ -104,7 +111,7 @@ next_look(Deliveries *d, TimestampTz now)
 	long		wait = -1;
 
 	if (d->look)
-		return busy ? unit_ms_until(d->looked_at + MIN_LOOK_INTERVAL_US, now) : 0;
+		return unit_ms_until(Max(d->look_after, busy ? d->looked_at + MIN_LOOK_INTERVAL_US : 0), now);
 	dlist_foreach(iter, &d->senders)
 	{
 		const Sender *s = dlist_container(Sender, node, iter.cur);
@@ -128,18 +135,22 @@ turn_sender(Sender *s)
 	seek_turn(s);
 }
 
-/* Does any want to send?  Then pulls leave it some of the budget. */
-static bool
-actions_wait(Deliveries *d)
+/* Of the budgets for which they wait pulls leave them a part. */
+static void
+tell_pulls(Deliveries *d)
 {
+	LimiterKey	budgets[CALL_MAX_YIELDED];
+	int			n = 0;
 	dlist_iter	iter;
 
 	dlist_foreach(iter, &d->senders)
 	{
-		if (sender_may_claim(dlist_container(Sender, node, iter.cur)))
-			return true;
+		const Sender *s = dlist_container(Sender, node, iter.cur);
+
+		if (s->waits_for_budget && sender_may_claim(s) && n < CALL_MAX_YIELDED)
+			budgets[n++] = s->budget;
 	}
-	return !dlist_is_empty(&d->under_way);
+	call_yield(d->calls, budgets, n);
 }
 
 bool
@@ -162,7 +173,7 @@ deliveries_turn(Deliveries *d)
 	}
 	if (unit_ground() == UNIT_OK)
 		expire_some(d);
-	call_yield(d->calls, actions_wait(d));
+	tell_pulls(d);
 	return d->to_send;
 }
 
@@ -197,9 +208,9 @@ deliveries_wait(Deliveries *d)
 	{
 		const Delivery *delivery = dlist_container(Delivery, node, iter.cur);
 
-		/* what could not be written down is tried again after the pause */
+		/* what could not be written down is tried again after a pause */
 		if (delivery->ended)
-			wait = unit_sooner(wait, unit_ms_until(delivery->sender->paused_until, now));
+			wait = unit_sooner(wait, unit_ms_until(delivery->sender->write_after, now));
 	}
 	return wait;
 }
@@ -227,6 +238,22 @@ bool
 deliveries_are_sending(Deliveries *d)
 {
 	return !dlist_is_empty(&d->under_way);
+}
+
+void
+deliveries_give_up(Deliveries *d)
+{
+	dlist_iter	iter;
+
+	delivery_give_up(d);
+	dlist_foreach(iter, &d->senders)
+	{
+		Sender	   *s = dlist_container(Sender, node, iter.cur);
+
+		sender_close_token(s);
+		seek_give_up(s);
+	}
+	d->look = true;
 }
 
 bool

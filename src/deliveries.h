@@ -18,6 +18,9 @@ extern Deliveries *deliveries_open(CallSet *calls);
 /* The queue may have changed: look at it in the next turn. */
 extern void deliveries_look(Deliveries *d);
 
+/* The same, unless it was looked at within a second. */
+extern void deliveries_look_sometimes(Deliveries *d);
+
 /*
  * Do what can be done now, in units of work.  True where it has calls that are
  * to be sent: the network should be polled at once.
@@ -34,6 +37,12 @@ extern bool deliveries_are_under_way(Deliveries *d);
 /* Send nothing more, but note what becomes of what is on its way, if anything is. */
 extern void deliveries_wind_up(Deliveries *d);
 extern bool deliveries_are_sending(Deliveries *d);
+
+/*
+ * Give up what is on its way: nobody knows what was taken in.  It is looked for
+ * as what a crash leaves behind.
+ */
+extern void deliveries_give_up(Deliveries *d);
 
 /* A call has ended: is it one of its?  In a unit; raises nothing. */
 extern bool deliveries_take(Deliveries *d, Call *call);

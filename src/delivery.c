@@ -27,6 +27,9 @@
 /* A Retry-After that is longer is kept in sync_job, over a restart too. */
 #define LONG_RETRY_AFTER_US (30 * USECS_PER_SEC)
 
+/* All requests that the process may have under way are others'. */
+#define ROOM_PAUSE_US (50 * INT64CONST(1000))
+
 static void
 delivery_close(Delivery *delivery)
 {
@@ -76,7 +79,7 @@ verdict_of_call(const Delivery *delivery)
 
 	if (delivery->reads_config)
 		return verdict == VERDICT_UNKNOWN ? VERDICT_AGAIN : verdict;
-	return verdict == VERDICT_AGAIN && call_was_sent(delivery->call) ? VERDICT_UNKNOWN : verdict;
+	return verdict != VERDICT_DONE && call_was_sent(delivery->call) ? VERDICT_UNKNOWN : verdict;
 }
 
 /*
@@ -166,7 +169,7 @@ note_delivery(Delivery *delivery)
 		note_acted(delivery, action, &own);
 	}
 	if (limited_us > LONG_RETRY_AFTER_US)
-		job_note_retry_after(delivery->sender->queue.server, limited_us);
+		job_note_retry_after(delivery->sender->queue.server, delivery->sender->queue.owner, limited_us);
 }
 
 /* ------------------------------------------------------------------------ sending */
@@ -242,6 +245,18 @@ start_delivery(Delivery *delivery)
 	start_call(delivery, &spec, true);
 }
 
+/* Raises 08P01 where the answer is a gateway's page, say. */
+static Datum
+config_of(Call *read, const Tenant *tenant)
+{
+	const char *problem;
+
+	if (answer_parse(read, &problem) == NULL)
+		api_error_raise(api_error_bad_answer(tenant, "read the access request configuration",
+											 call_response(read), problem, false));
+	return answer_jsonb(read);
+}
+
 /* The configuration is there: merge, and put it back. */
 static void
 put_merged(void *arg)
@@ -249,7 +264,7 @@ put_merged(void *arg)
 	Delivery   *delivery = arg;
 	Call	   *read = delivery->call;
 	const Action *action = linitial(delivery->actions);
-	Jsonb	   *base = DatumGetJsonbP(answer_jsonb(read));
+	Jsonb	   *base = DatumGetJsonbP(config_of(read, delivery->tenant));
 	Jsonb	   *patch = DatumGetJsonbP(row_jsonb(action->request, strlen(action->request)));
 	CallSpec	spec;
 
@@ -349,12 +364,15 @@ make_delivery(Sender *s, Oid serverid, const Parcel *parcel, List *claimed)
 static int
 prepay(Sender *s, const Tenant *tenant, int n)
 {
+	s->waits_for_budget = false;
 	for (int i = 0; i < n; i++)
 	{
 		int64		wait = call_prepay(tenant, CALL_OF_ACTION);
 
 		if (wait > 0)
 		{
+			s->waits_for_budget = true;
+			s->budget = limiter_key(tenant);
 			sender_pause(s, wait);
 			return i;
 		}
@@ -362,11 +380,16 @@ prepay(Sender *s, const Tenant *tenant, int n)
 	return n;
 }
 
-static void
+/*
+ * Returns how many of the parcels could be claimed: somebody may have taken
+ * actions out of the queue since.
+ */
+static int
 claim_parcels(Sender *s, Oid serverid, const Parcel *parcels, int n)
 {
 	int64	   *ids = palloc(sizeof(int64) * n * API_MAX_BULK_CANCEL);
 	int			nids = 0;
+	int			nclaimed = 0;
 	List	   *claimed;
 
 	for (int i = 0; i < n; i++)
@@ -381,45 +404,61 @@ claim_parcels(Sender *s, Oid serverid, const Parcel *parcels, int n)
 
 		if (delivery == NULL)
 			continue;
+		nclaimed++;
 		/* should it raise, it is known which could not be made */
 		memcpy(s->building, parcels[i].ids, sizeof(int64) * parcels[i].n);
 		s->nbuilding = parcels[i].n;
 		start_delivery(delivery);
 		s->nbuilding = 0;
 	}
+	return nclaimed;
 }
 
-/*
- * Claim what may leave now.  Raises what the owner's own call would, of rights,
- * options and hosts.
- */
+/* How many calls more may be started; 0: later. */
+static int
+free_slots(Sender *s, const Tenant *tenant)
+{
+	int			slots = tenant->max_concurrency - delivery_count(s->d, s->queue.server);
+	int			room = call_room(s->d->calls);
+
+	/* what is under way to the server tells when it ends; what others have does not */
+	s->full = slots <= 0;
+	if (!s->full && room == 0)
+		sender_pause(s, ROOM_PAUSE_US);
+	return Max(Min(slots, room), 0);
+}
+
+/* Claim what may leave now.  Raises what sender_tenant() does. */
 static void
 claim(Sender *s)
 {
-	Oid			serverid = tenant_resolve(s->queue.server, s->queue.owner_oid);
-	const Tenant *tenant = tenant_open(serverid, s->queue.owner_oid, CurrentMemoryContext);
+	const Tenant *tenant = sender_tenant(s, CurrentMemoryContext);
 	bool		bulk = api_has(tenant, API_BULK_CANCEL);
-	int			slots = Min(tenant->max_concurrency - delivery_count(s->d, s->queue.server),
-							call_room(s->d->calls));
+	int			slots = free_slots(s, tenant);
 	List	   *candidates;
 	Parcel	   *parcels;
 	uint64		serial;
 	int			n;
+	int			claimed = 0;
 
-	s->full = slots <= 0;
-	if (s->full)
+	if (slots == 0)
 		return;
 	if (token_get(tenant, &serial) == NULL)
 	{
 		s->wants_token = true;
 		return;
 	}
-	candidates = action_candidates(&s->queue, bulk ? slots * API_MAX_BULK_CANCEL : slots);
+	candidates = action_candidates(&s->queue, slots);
+	if (bulk)
+		candidates = list_concat(candidates, action_companions(&s->queue, candidates,
+															   slots * API_MAX_BULK_CANCEL));
 	parcels = palloc(sizeof(Parcel) * slots);
 	n = prepay(s, tenant, pack(candidates, bulk, parcels, slots));
 	if (n > 0)
-		claim_parcels(s, tenant->serverid, parcels, n);
-	s->more = candidates != NIL;
+		claimed = claim_parcels(s, tenant->serverid, parcels, n);
+	call_pay_back(tenant, n - claimed);
+	/* what is there and could not be claimed is tried when the queue is looked at */
+	s->more = candidates != NIL && (claimed > 0 || n == 0);
 }
 
 /* ------------------------------------------------------------- a unit of a sender */
@@ -430,55 +469,132 @@ continues(const Delivery *delivery)
 	return delivery->reads_config && call_error(delivery->call) == NULL;
 }
 
-/* Those of a sender that have ended and are to be written down. */
-static void
-note_ended(void *arg)
+static bool
+is_ended(const Delivery *delivery, const Sender *s)
 {
-	Sender	   *s = arg;
+	return delivery->sender == s && delivery->ended && !continues(delivery);
+}
+
+/* Has anything ended that can be written down now? */
+static bool
+has_ended(Sender *s)
+{
+	dlist_iter	iter;
+
+	if (s->write_after > GetCurrentTimestamp())
+		return false;
+	dlist_foreach(iter, &s->d->under_way)
+	{
+		if (is_ended(dlist_container(Delivery, node, iter.cur), s))
+			return true;
+	}
+	return false;
+}
+
+/* What ended ones mean for their sender, before it claims others. */
+static void
+heed_ended(Sender *s)
+{
 	dlist_iter	iter;
 
 	dlist_foreach(iter, &s->d->under_way)
 	{
 		Delivery   *delivery = dlist_container(Delivery, node, iter.cur);
+		Verdict		verdict;
 
-		if (delivery->sender == s && delivery->ended && !continues(delivery))
-			note_delivery(delivery);
+		if (!is_ended(delivery, s) || delivery->heeded)
+			continue;
+		delivery->heeded = true;
+		verdict = verdict_of_call(delivery);
+		if (verdict == VERDICT_AGAIN || verdict == VERDICT_UNKNOWN)
+			sender_failed(s, call_limited_us(delivery->call));
+		else
+			s->failures = 0;
 	}
 }
+
+typedef struct Serving
+{
+	Sender	   *s;
+	bool		notes;
+	bool		claims;
+} Serving;
 
 static void
 note_and_claim(void *arg)
 {
-	Sender	   *s = arg;
+	Serving    *serving = arg;
+	dlist_iter	iter;
 
-	note_ended(s);
-	if (sender_claims_now(s))
-		claim(s);
+	dlist_foreach(iter, &serving->s->d->under_way)
+	{
+		Delivery   *delivery = dlist_container(Delivery, node, iter.cur);
+
+		if (serving->notes && is_ended(delivery, serving->s))
+			note_delivery(delivery);
+	}
+	if (serving->claims)
+		claim(serving->s);
 }
 
 static void
-close_ended(Sender *s)
+note_one(void *arg)
+{
+	note_delivery(arg);
+}
+
+/* It is written down what became of it. */
+static void
+close_noted(Delivery *delivery)
+{
+	Sender	   *s = delivery->sender;
+
+	if (verdict_of_call(delivery) == VERDICT_UNKNOWN)
+		s->queue.unknown = s->unread = true;
+	s->write_failures = 0;
+	/* what waited for it can go, and what goes back can be sent again */
+	s->more = true;
+	sender_none_is_full(s->d);
+	delivery_close(delivery);
+}
+
+static void
+close_all_noted(Sender *s)
 {
 	dlist_mutable_iter iter;
 
 	dlist_foreach_modify(iter, &s->d->under_way)
 	{
 		Delivery   *delivery = dlist_container(Delivery, node, iter.cur);
-		Verdict		verdict;
 
-		if (delivery->sender != s || !delivery->ended || continues(delivery))
+		if (is_ended(delivery, s))
+			close_noted(delivery);
+	}
+}
+
+/* One that cannot be written down does not hold the others. */
+static void
+note_one_by_one(Sender *s)
+{
+	dlist_mutable_iter iter;
+
+	dlist_foreach_modify(iter, &s->d->under_way)
+	{
+		Delivery   *delivery = dlist_container(Delivery, node, iter.cur);
+		ErrorData  *error;
+
+		if (!is_ended(delivery, s))
 			continue;
-		verdict = verdict_of_call(delivery);
-		if (verdict == VERDICT_AGAIN || verdict == VERDICT_UNKNOWN)
-			sender_failed(s, call_limited_us(delivery->call));
+		error = unit_run(note_one, delivery);
+		if (unit_ground() != UNIT_OK)
+			return;
+		if (error == NULL)
+			close_noted(delivery);
 		else
-			s->failures = 0;
-		if (verdict == VERDICT_UNKNOWN)
-			s->queue.unknown = true;
-		/* what waited for it can go, and what goes back can be sent again */
-		s->more = true;
-		sender_none_is_full(s->d);
-		delivery_close(delivery);
+			sender_write_failed(s, error);
+		/* a lock was waited for, and may be for the next */
+		if (error != NULL && unit_error_passes(error))
+			return;
 	}
 }
 
@@ -490,49 +606,28 @@ drop_since(Deliveries *d, dlist_node *last)
 		delivery_close(dlist_container(Delivery, node, dlist_tail_node(&d->under_way)));
 }
 
-static bool
-has_ended(const Sender *s)
-{
-	dlist_iter	iter;
-
-	dlist_foreach(iter, &s->d->under_way)
-	{
-		const Delivery *delivery = dlist_container(Delivery, node, iter.cur);
-
-		if (delivery->sender == s && delivery->ended && !continues(delivery))
-			return true;
-	}
-	return false;
-}
-
-/* Write down what has ended and claim more, together: one flush of the disk. */
 void
 delivery_serve(Sender *s)
 {
 	Deliveries *d = s->d;
 	dlist_node *last = dlist_is_empty(&d->under_way) ? NULL : dlist_tail_node(&d->under_way);
-	bool		claims = sender_claims_now(s);
+	Serving		serving = {s, has_ended(s), false};
 	ErrorData  *error;
 
-	if (!claims && !has_ended(s))
+	heed_ended(s);
+	serving.claims = sender_claims_now(s);
+	if (!serving.claims && !serving.notes)
 		return;
-	error = unit_run(note_and_claim, s);
+	error = unit_run(note_and_claim, &serving);
 	if (unit_ground() != UNIT_OK)
 		return;
 	if (error != NULL)
 		drop_since(d, last);
-	if (error != NULL && has_ended(s))
-	{
-		ErrorData  *again = unit_run(note_ended, s);
-
-		if (again != NULL)
-		{
-			sender_unit_failed(s, again);
-			return;
-		}
-	}
-	close_ended(s);
-	if (error != NULL && claims)
+	if (serving.notes && error == NULL)
+		close_all_noted(s);
+	else if (serving.notes)
+		note_one_by_one(s);
+	if (serving.claims && error != NULL && unit_ground() == UNIT_OK)
 		sender_cannot_send(s, error);
 }
 
@@ -545,17 +640,37 @@ typedef struct Trouble
 	const char *message;
 } Trouble;
 
+/* A page that is no configuration may be one the next time. */
 static void
 fail_merge(void *arg)
 {
 	Trouble    *t = arg;
 	ActionOutcome outcome = {0};
 
-	outcome.state = "failed";
-	outcome.settled = true;
+	outcome.settled = t->sqlstate != ERRCODE_PROTOCOL_VIOLATION;
+	outcome.state = outcome.settled ? "failed" : "queued";
 	outcome.error = t->message;
 	outcome.error_code = t->sqlstate;
 	action_note(linitial(t->delivery->actions), "sending", &outcome);
+}
+
+static void
+end_merge(Delivery *delivery, const ErrorData *error)
+{
+	Sender	   *s = delivery->sender;
+	Trouble		t = {delivery, error->sqlerrcode, error->message};
+	ErrorData  *again = unit_run(fail_merge, &t);
+
+	if (again != NULL)
+	{
+		sender_write_failed(s, again);
+		return;
+	}
+	if (error->sqlerrcode == ERRCODE_PROTOCOL_VIOLATION)
+		sender_failed(s, 0);
+	s->more = true;
+	sender_none_is_full(s->d);
+	delivery_close(delivery);
 }
 
 /* One with a key that the configuration does not have, for instance, fails. */
@@ -569,18 +684,30 @@ delivery_go_on_merging(Deliveries *d)
 		Delivery   *delivery = dlist_container(Delivery, node, iter.cur);
 		ErrorData  *error;
 
-		if (!delivery->ended || !continues(delivery))
+		if (!delivery->ended || !continues(delivery) ||
+			delivery->sender->write_after > GetCurrentTimestamp())
 			continue;
 		error = unit_run(put_merged, delivery);
-		if (error != NULL && !unit_error_passes(error))
-		{
-			Trouble		t = {delivery, error->sqlerrcode, error->message};
-
-			if (unit_run(fail_merge, &t) != NULL)
-				continue;
-			delivery->sender->more = true;
-			sender_none_is_full(d);
-			delivery_close(delivery);
-		}
+		if (unit_ground() != UNIT_OK)
+			return;
+		if (error != NULL && unit_error_passes(error))
+			sender_write_failed(delivery->sender, error);
+		else if (error != NULL)
+			end_merge(delivery, error);
 	}
+}
+
+void
+delivery_give_up(Deliveries *d)
+{
+	dlist_mutable_iter iter;
+
+	dlist_foreach_modify(iter, &d->under_way)
+	{
+		Delivery   *delivery = dlist_container(Delivery, node, iter.cur);
+
+		if (!delivery->ended)
+			delivery_close(delivery);
+	}
+	sender_none_is_full(d);
 }

@@ -49,12 +49,16 @@ typedef struct Sought
 	Action	   *action;
 	List	   *seen;			/* of Seen */
 	bool		in_place;
+	const char *refused;
 } Sought;
 
 /* One list to be read, or the configuration. */
 typedef struct Question
 {
 	Listing		listing;
+	const char **ids;			/* access requests it is about; NULL: creates,
+								 * or the configuration */
+	int			nids;
 	bool		config;
 	Call	   *call;			/* under way */
 	bool		answered;
@@ -76,7 +80,7 @@ struct Inquiry
 
 /* ---------------------------------------------------------------- its questions */
 
-static void
+static Question *
 add_question(Inquiry *q, const char *filter, const char *requested_by, bool config)
 {
 	Question   *question = palloc0(sizeof(Question));
@@ -85,6 +89,7 @@ add_question(Inquiry *q, const char *filter, const char *requested_by, bool conf
 	question->listing.requested_by = requested_by;
 	question->config = config;
 	q->questions = lappend(q->questions, question);
+	return question;
 }
 
 /* Since when the list is read in which creates are looked for; DT_NOEND: none. */
@@ -121,7 +126,12 @@ ask_for_requests(Inquiry *q)
 	all = idset_ids(ids);
 	n = (int) idset_size(ids);
 	for (int k = 0; k < n; k += per)
-		add_question(q, filter_requests(all + k, Min(per, n - k)), NULL, false);
+	{
+		Question   *question = add_question(q, filter_requests(all + k, Min(per, n - k)), NULL, false);
+
+		question->ids = all + k;
+		question->nids = Min(per, n - k);
+	}
 }
 
 static bool
@@ -159,10 +169,10 @@ inquiry_open(const Tenant *tenant, CallSet *calls, List *actions)
 		q->sought[q->nsought++].action = action_copy(lfirst(cell));
 	since = first_create(q);
 	if (since != DT_NOEND)
-		add_question(q, filter_created(since - CLOCK_ALLOWANCE_US, DT_NOBEGIN), "me", false);
+		(void) add_question(q, filter_created(since - CLOCK_ALLOWANCE_US, DT_NOBEGIN), "me", false);
 	ask_for_requests(q);
 	if (has_kind(q, ACTION_MERGE_CONFIG))
-		add_question(q, NULL, NULL, true);
+		(void) add_question(q, NULL, NULL, true);
 	MemoryContextSwitchTo(old);
 	return q;
 }
@@ -254,11 +264,16 @@ see_items(Inquiry *q, const JsonSpan *items, int nitems)
 	MemoryContextDelete(page);
 }
 
-static void
+static const ApiError *
 see_config(Inquiry *q, Call *call)
 {
-	Datum		config = answer_jsonb(call);
+	const char *problem;
+	Datum		config;
 
+	if (answer_parse(call, &problem) == NULL)
+		return api_error_bad_answer(q->tenant, "read the access request configuration",
+									call_response(call), problem, false);
+	config = answer_jsonb(call);
 	for (int i = 0; i < q->nsought; i++)
 	{
 		const char *patch = q->sought[i].action->request;
@@ -267,6 +282,7 @@ see_config(Inquiry *q, Call *call)
 			q->sought[i].in_place = merge_is_in_place(DatumGetJsonbP(config),
 													  DatumGetJsonbP(row_jsonb(patch, strlen(patch))));
 	}
+	return NULL;
 }
 
 /* -------------------------------------------------------------------- going on */
@@ -296,12 +312,40 @@ inquiry_has_news(const Inquiry *q)
 	return q->news;
 }
 
-static void
-fail(Inquiry *q, Call *call, const ApiError *error)
+static bool
+asks_for(const Question *question, const Action *action)
 {
-	if (q->error == NULL)
+	if (question->ids == NULL)
+		return action->kind == (question->config ? ACTION_MERGE_CONFIG : ACTION_CREATE);
+	for (int i = 0; i < question->nids; i++)
+	{
+		for (int k = 0; action->kind != ACTION_CREATE && k < action->nids; k++)
+		{
+			if (strcmp(question->ids[i], action->ids[k]) == 0)
+				return true;
+		}
+	}
+	return false;
+}
+
+/*
+ * What the tenant refuses to show is not known of these actions; the others are
+ * looked up all the same.  Any other error passes, and all is asked again.
+ */
+static void
+fail(Inquiry *q, const Question *question, const ApiError *error)
+{
+	bool		refused = error->outcome == API_REFUSED ||
+		(error->outcome == API_DENIED && error->sqlstate == ERRCODE_INSUFFICIENT_PRIVILEGE);
+
+	for (int i = 0; refused && i < q->nsought; i++)
+	{
+		if (asks_for(question, q->sought[i].action))
+			q->sought[i].refused = answer_error_line(error);
+	}
+	if (!refused && q->error == NULL)
 		q->error = api_error_copy(error);
-	q->limited_us = Max(q->limited_us, call_limited_us(call));
+	q->limited_us = Max(q->limited_us, call_limited_us(question->call));
 }
 
 /* Read an answer; true where its question has come to its end. */
@@ -315,12 +359,12 @@ read_answer(Inquiry *q, Question *question)
 	const ApiError *error = question->config ? call_error(call) :
 		listing_read(&question->listing, q->tenant, call, &items, &nitems, &more);
 
-	if (error != NULL)
-		fail(q, call, error);
-	else if (question->config)
-		see_config(q, call);
-	else
+	if (error == NULL && question->config)
+		error = see_config(q, call);
+	else if (error == NULL)
 		see_items(q, items, nitems);
+	if (error != NULL)
+		fail(q, question, error);
 	question->call = NULL;
 	question->answered = false;
 	call_free(call);
@@ -465,6 +509,7 @@ inquiry_found(Inquiry *q, int i)
 	ListCell   *cell;
 
 	found.action = s->action;
+	found.refused = s->refused;
 	found.finding.in_place = s->in_place;
 	found.finding.items = list_length(s->seen);
 	foreach(cell, s->seen)

@@ -37,6 +37,8 @@ extern int64 inquiry_limited_us(const Inquiry *inquiry);
 typedef struct Found
 {
 	Finding		finding;
+	const char *refused;		/* the tenant refused to show it; NULL: it did
+								 * not.  Server's encoding */
 	const Action *action;
 	const char **ids;			/* of a create: access requests; UTF-8 */
 	int			nids;

@@ -101,6 +101,7 @@ typedef struct JobRow
 	char	   *owner;
 	char	   *origin;
 	char	   *tenant;
+	char	   *held_by;
 	bool		scan_due;
 	bool		first;
 	TimestampTz keep_since;
@@ -134,7 +135,7 @@ read_job(const char *server, Oid userid)
 				" OR next_scan_at <= pg_catalog.clock_timestamp() OR " LAST_SCAN_UNFINISHED ","
 				" pg_catalog.clock_timestamp() - keep, created_watermark, modified_watermark,"
 				" null_modified, owner, enabled, EXISTS (SELECT FROM pg_catalog.pg_roles r"
-				" WHERE r.rolname = j.owner AND r.oid = j.owner_oid)"
+				" WHERE r.rolname = j.owner AND r.oid = j.owner_oid), held_by"
 				" FROM accessreq.sync_job j WHERE server = $1", &args, SPI_OK_SELECT) == 0)
 		return row;
 	row.found = true;
@@ -152,6 +153,7 @@ read_job(const char *server, Oid userid)
 	row.owner = sql_text(0, 11);
 	row.enabled = sql_true(0, 12);
 	row.owner_is_here = sql_true(0, 13);
+	row.held_by = sql_text(0, 14);
 	return row;
 }
 
@@ -527,11 +529,33 @@ job_moved_timelines(void)
 }
 
 bool
+job_drop_ownerless(const char *server)
+{
+	WriterState state;
+	SqlArgs		args = {0};
+	bool		gone;
+
+	writer_enter_for(&state, "sync_job");
+	sql_add_text(&args, server);
+	gone = sql_run("DELETE FROM accessreq.sync_job WHERE server = $1 AND owner IS NULL"
+				   " AND first_enabled_at IS NULL", &args, SPI_OK_DELETE) > 0;
+	writer_leave(&state);
+	return gone;
+}
+
+/*
+ * In a copy too, which may be held before it is adopted.  A hold on a job that
+ * is nobody's is released by who held it.
+ */
+bool
 job_hold(const char *server, Oid userid, bool hold)
 {
 	WriterState state;
 	SqlArgs		args = {0};
 	bool		changed;
+
+	if (hold)
+		insert_ownerless(server);
 
 	writer_enter_for(&state, "sync_job");
 	sql_add_text(&args, server);
@@ -557,6 +581,12 @@ job_check_may_hold(const char *server)
 	writer_leave(&state);
 	if (row.owner != NULL)
 		check_member(server, row.owner);
+	else if (row.held_by != NULL && !superuser() &&
+			 !has_privs_of_role(GetUserId(), get_role_oid(row.held_by, true)))
+		ereport(ERROR,
+				(errcode(ERRCODE_INSUFFICIENT_PRIVILEGE),
+				 errmsg("permission denied for the actions of server \"%s\"", server),
+				 errdetail("Role \"%s\" holds them.", row.held_by)));
 }
 
 List *
@@ -565,21 +595,24 @@ job_servers_to_hold(Oid userid)
 	SqlArgs		args = {0};
 
 	sql_add_oid(&args, userid);
-	return list_texts("SELECT server FROM (SELECT j.server, j.owner FROM accessreq.sync_job j"
+	return list_texts("SELECT s.server FROM (SELECT j.server, j.owner FROM accessreq.sync_job j"
 					  " UNION SELECT f.srvname::text COLLATE \"C\", j.owner FROM pg_catalog.pg_foreign_server f"
 					  " JOIN pg_catalog.pg_foreign_data_wrapper w ON w.oid = f.srvfdw AND w.fdwname = 'accessreq'"
 					  " LEFT JOIN accessreq.sync_job j ON j.server = f.srvname::text COLLATE \"C\") s"
 					  " LEFT JOIN pg_catalog.pg_foreign_server f ON f.srvname = s.server::name"
+					  " LEFT JOIN accessreq.sync_job h ON h.server = s.server"
 					  " WHERE CASE WHEN s.owner IS NULL THEN f.oid IS NOT NULL"
 					  " AND pg_catalog.has_server_privilege($1, f.oid, 'USAGE')"
+					  " AND (h.held_by IS NULL OR EXISTS (SELECT FROM pg_catalog.pg_roles r"
+					  " WHERE r.rolname = h.held_by::name AND pg_catalog.pg_has_role($1, r.oid, 'USAGE')))"
 					  " ELSE EXISTS (SELECT FROM pg_catalog.pg_roles r WHERE r.rolname = s.owner::name"
 					  " AND pg_catalog.pg_has_role($1, r.oid, 'USAGE'))"
 					  " OR (SELECT rolsuper FROM pg_catalog.pg_roles WHERE oid = $1) END"
-					  " ORDER BY server", &args);
+					  " ORDER BY s.server", &args);
 }
 
 void
-job_note_retry_after(const char *server, int64 us)
+job_note_retry_after(const char *server, const char *owner, int64 us)
 {
 	WriterState state;
 	SqlArgs		args = {0};
@@ -587,9 +620,10 @@ job_note_retry_after(const char *server, int64 us)
 	writer_enter_for(&state, "sync_job");
 	sql_add_text(&args, server);
 	sql_add(&args, FLOAT8OID, Float8GetDatum((double) us / USECS_PER_SEC), false);
+	sql_add_text(&args, owner);
 	sql_run("UPDATE accessreq.sync_job SET retry_after = greatest(retry_after,"
-			" pg_catalog.clock_timestamp() + $2 * interval '1 second') WHERE server = $1",
-			&args, SPI_OK_UPDATE);
+			" pg_catalog.clock_timestamp() + $2 * interval '1 second'), retry_after_of = $3"
+			" WHERE server = $1 AND (owner IS NULL OR owner = $3)", &args, SPI_OK_UPDATE);
 	writer_leave(&state);
 }
 

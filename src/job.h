@@ -176,8 +176,17 @@ extern bool job_hold(const char *server, Oid userid, bool hold);
 extern void job_check_may_hold(const char *server);
 extern List *job_servers_to_hold(Oid userid);
 
-/* The tenant asked its queue to be left alone for so long. */
-extern void job_note_retry_after(const char *server, int64 us);
+/*
+ * The tenant asked to be left alone for so long: noted where the owner of the
+ * actions is the job's, so that it counts for both.
+ */
+extern void job_note_retry_after(const char *server, const char *owner, int64 us);
+
+/*
+ * Delete the job's row that enqueueing has made, and nobody has taken.  False
+ * where it is more than that.
+ */
+extern bool job_drop_ownerless(const char *server);
 
 /* The pid of the process that holds the lock of a server's pull, or 0. */
 extern int	job_running_pid(Oid serverid);

@@ -12,6 +12,7 @@
 
 #include "access/xlog.h"
 #include "action.h"
+#include "catalog/pg_foreign_server.h"
 #include "catalog/pg_type.h"
 #include "compat.h"
 #include "executor/spi.h"
@@ -21,6 +22,7 @@
 #include "miscadmin.h"
 #include "session.h"
 #include "statement.h"
+#include "storage/lmgr.h"
 #include "store.h"
 #include "tables.h"
 #include "utils/acl.h"
@@ -88,6 +90,9 @@ lock_server(const char *server)
 	Oid			serverid = get_foreign_server_oid(server, true);
 	TimestampTz end = GetCurrentTimestamp() + PULL_END_US;
 
+	/* and what is being enqueued for it is there when we look */
+	if (OidIsValid(serverid))
+		LockDatabaseObject(ForeignServerRelationId, serverid, 0, AccessExclusiveLock);
 	while (OidIsValid(serverid) && !store_lock_server(serverid))
 	{
 		if (GetCurrentTimestamp() >= end)
@@ -118,6 +123,7 @@ accessreq_adopt(PG_FUNCTION_ARGS)
 	bool		found,
 				enabled;
 	const char *here = job_origin_here();
+	const char *origin;
 	Oid			types[] = {TEXTOID, TEXTOID, INT4OID, TEXTOID, OIDOID};
 	Datum		values[5];
 	WriterState writer;
@@ -131,6 +137,10 @@ accessreq_adopt(PG_FUNCTION_ARGS)
 				 errmsg("server \"%s\" has no job", server),
 				 errhint("A job is made by the first CALL accessreq.sync().")));
 	check_may(server, owner);
+	/* a physical copy, or what was recovered to a time before */
+	origin = job_origin(server);
+	if (origin != NULL && strcmp(origin, here) == 0)
+		action_after_recovery(server);
 	values[0] = CStringGetTextDatum(server);
 	values[1] = CStringGetTextDatum(here);
 	values[2] = Int32GetDatum((int32) GetWALInsertionTimeLine());
@@ -147,7 +157,8 @@ accessreq_adopt(PG_FUNCTION_ARGS)
 	statement_check(SPI_execute_with_args("UPDATE accessreq.action a SET origin = $2, owner_oid ="
 										  " coalesce((SELECT r.oid FROM pg_catalog.pg_roles r"
 										  " WHERE r.rolname = a.owner::name), a.owner_oid)"
-										  " WHERE a.server = $1 AND a.settled_at IS NULL",
+										  " WHERE a.server = $1 AND (a.settled_at IS NULL"
+										  " OR a.state IN ('failed', 'unknown'))",
 										  2, types, values, NULL, false, 0));
 	writer_leave(&writer);
 	action_end_ownerless(server);
@@ -178,14 +189,15 @@ accessreq_rename_server(PG_FUNCTION_ARGS)
 		ereport(ERROR,
 				(errcode(ERRCODE_UNDEFINED_OBJECT),
 				 errmsg("server \"%s\" has no job", from)));
-	if (taken)
-		ereport(ERROR,
-				(errcode(ERRCODE_DUPLICATE_OBJECT),
-				 errmsg("server \"%s\" has rows already", to),
-				 errhint("accessreq.forget() deletes them.")));
 	lock_server(from);
 	lock_server(to);
 	job_row_is_gone();
+	/* enqueueing since the server got its new name has made a job, and no more */
+	if (taken && !job_drop_ownerless(to))
+		ereport(ERROR,
+				(errcode(ERRCODE_DUPLICATE_OBJECT),
+				 errmsg("server \"%s\" has rows already", to),
+				 errhint("accessreq.forget() deletes them, what is queued for it included.")));
 	for (int i = 0; i < NUM_EXTENSION_TABLES; i++)
 		(void) write_about(psprintf("UPDATE accessreq.%s SET server = $2 WHERE server = $1",
 									extension_tables[i]), from, to);

@@ -207,7 +207,7 @@ sent_before(const Budget *b, int n)
 	return b->sent[(b->next - n + RING_SIZE) % RING_SIZE];
 }
 
-/* Who leaves something to others still gets one in each window. */
+/* Of a limit of one nothing can be left to others. */
 int64
 limiter_take(LimiterKey key, int rate_limit, int leave)
 {
@@ -232,6 +232,22 @@ limiter_take(LimiterKey key, int rate_limit, int leave)
 	}
 	unlock_state();
 	return wait;
+}
+
+/* Of the last moments it does not matter whose they are. */
+void
+limiter_give_back(LimiterKey key, int n)
+{
+	Budget	   *b;
+
+	lock_state();
+	b = find_budget(key, now_us());
+	for (int i = 0; i < n; i++)
+	{
+		b->next = (b->next - 1 + RING_SIZE) % RING_SIZE;
+		b->sent[b->next] = 0;
+	}
+	unlock_state();
 }
 
 void

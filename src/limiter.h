@@ -34,6 +34,9 @@ extern LimiterKey limiter_key(const Tenant *tenant);
  */
 extern int64 limiter_take(LimiterKey key, int rate_limit, int leave);
 
+/* So many of those that were taken have not left after all. */
+extern void limiter_give_back(LimiterKey key, int n);
+
 /* The tenant answered 429: nothing leaves for so long (capped at a day). */
 extern void limiter_block(LimiterKey key, int64 microseconds);
 

@@ -47,6 +47,9 @@ PG_FUNCTION_INFO_V1(accessreq_release_actions);
 #define FIRST_LOOK_MS 2
 #define LAST_LOOK_MS 100
 
+/* What is longer does not fit an index; the tenant's ids have 36 bytes at most. */
+#define MAX_KEY_BYTES 1000
+
 /* ------------------------------------------------------------------- enqueueing */
 
 /*
@@ -71,6 +74,15 @@ open_tenant(FunctionCallInfo fcinfo, int argno, const char *what)
 	return tenant;
 }
 
+static void
+check_length(const char *what, const char *text)
+{
+	if (text != NULL && strlen(text) > MAX_KEY_BYTES)
+		ereport(ERROR,
+				(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
+				 errmsg("%s is longer than %d bytes", what, MAX_KEY_BYTES)));
+}
+
 /* Arguments from "argno" on: not_before, dedupe_key. */
 static Datum
 enqueue(FunctionCallInfo fcinfo, int argno, NewAction *action, const Tenant *tenant)
@@ -82,6 +94,7 @@ enqueue(FunctionCallInfo fcinfo, int argno, NewAction *action, const Tenant *ten
 	action->not_before = PG_ARGISNULL(argno) ? DT_NOBEGIN : PG_GETARG_TIMESTAMPTZ(argno);
 	action->dedupe_key = PG_ARGISNULL(argno + 1) ? NULL :
 		text_to_cstring(PG_GETARG_TEXT_PP(argno + 1));
+	check_length("dedupe_key", action->dedupe_key);
 	SPI_connect();
 	if (job_ensure(tenant->server))
 		action_after_recovery(tenant->server);
@@ -137,7 +150,10 @@ ids_datum(char **ids, int nids)
 	Datum	   *elements = palloc(sizeof(Datum) * Max(nids, 1));
 
 	for (int i = 0; i < nids; i++)
+	{
+		check_length("an id", ids[i]);
 		elements[i] = row_text(ids[i], strlen(ids[i]));
+	}
 	return PointerGetDatum(construct_array(elements, nids, TEXTOID, -1, false, TYPALIGN_INT));
 }
 
@@ -206,6 +222,8 @@ accessreq_enqueue_merge_config(PG_FUNCTION_ARGS)
 	NewAction	action = {0};
 
 	action.request = JsonbPGetDatum(session_object_arg(fcinfo, 0, "patch"));
+	/* that it can be sent at all */
+	(void) session_parse(session_jsonb_arg(fcinfo, 0));
 	action.kind = ACTION_MERGE_CONFIG;
 	return enqueue(fcinfo, 1, &action,
 				   open_tenant(fcinfo, 3, "replace the access request configuration"));
@@ -287,6 +305,8 @@ Datum
 accessreq_wait_for_action(PG_FUNCTION_ARGS)
 {
 	MemoryContext cxt = CurrentMemoryContext;
+	MemoryContext look = AllocSetContextCreate(cxt, "accessreq look at an action",
+											   ALLOCSET_SMALL_SIZES);
 	TimestampTz end;
 	long		pause = FIRST_LOOK_MS;
 	char	   *state;
@@ -298,25 +318,30 @@ accessreq_wait_for_action(PG_FUNCTION_ARGS)
 	session_check_may_commit(fcinfo, "accessreq.wait_for_action",
 							 "What it waits for is sent after a commit.");
 	end = deadline(fcinfo, 1);
-	SPI_connect_ext(SPI_OPT_NONATOMIC);
 	for (;;)
 	{
 		long		left;
 
+		MemoryContextSwitchTo(look);
+		/* connected for each look, so that it leaves nothing behind */
+		SPI_connect_ext(SPI_OPT_NONATOMIC);
 		SPI_commit();
 		state = MemoryContextStrdup(cxt, action_state(id, &settled));
 		left = TimestampDifferenceMilliseconds(GetCurrentTimestamp(), end);
-		if (settled || left <= 0)
-			break;
 		/* nothing is held while it waits */
 		SPI_commit();
+		SPI_finish();
+		MemoryContextSwitchTo(cxt);
+		MemoryContextReset(look);
+		if (settled || left <= 0)
+			break;
+		pfree(state);
 		(void) WaitLatch(MyLatch, WL_LATCH_SET | WL_TIMEOUT | WL_EXIT_ON_PM_DEATH,
 						 Min(pause, left), compat_wait_event(WAIT_ACTION));
 		ResetLatch(MyLatch);
 		CHECK_FOR_INTERRUPTS();
 		pause = Min(pause * 2, LAST_LOOK_MS);
 	}
-	SPI_finish();
 	return state_row(fcinfo, state);
 }
 
@@ -330,11 +355,7 @@ hold_all(bool hold)
 	int			changed = 0;
 
 	foreach(cell, servers)
-	{
-		if (hold)
-			(void) job_ensure(lfirst(cell));
 		changed += job_hold(lfirst(cell), GetUserId(), hold);
-	}
 	return changed;
 }
 
@@ -348,8 +369,6 @@ hold_one(const char *server, bool hold)
 	if (job_owner(server, &found, &enabled) == NULL)
 		tenant_check_usage(tenant_resolve(server, GetUserId()), GetUserId());
 	job_check_may_hold(server);
-	if (hold)
-		(void) job_ensure(server);
 	return job_hold(server, GetUserId(), hold);
 }
 

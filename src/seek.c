@@ -22,6 +22,15 @@
 #define FIRST_INQUIRY_US USECS_PER_SEC
 #define LAST_INQUIRY_US (5 * USECS_PER_MINUTE)
 
+/* What was sent so long ago is shown by now. */
+#define LONG_AGO_US (30 * USECS_PER_MINUTE)
+
+/* For so long the tenant may refuse to show what is looked for. */
+#define REFUSED_US (10 * USECS_PER_MINUTE)
+
+#define ANSWER_LOST "the answer was lost"
+#define PERHAPS_SENT "it may have been sent before the database was promoted or recovered"
+
 /* So many in one inquiry. */
 #define INQUIRY_ACTIONS 200
 
@@ -102,28 +111,30 @@ forget_unknown(Unknown *u)
 	pfree(u);
 }
 
-/* Those whose time has not come: their ids. */
-static int64 *
-ids_not_due(Sender *s, int *n)
+/* Those whose time has not come: their ids and tries. */
+static int
+list_not_due(Sender *s, int64 **ids, int **attempts)
 {
 	TimestampTz now = GetCurrentTimestamp();
-	int64	   *ids;
 	dlist_iter	iter;
+	int			n = 0;
 
-	*n = 0;
 	dlist_foreach(iter, &s->unknown)
-		(*n)++;
-	ids = palloc(sizeof(int64) * Max(*n, 1));
-	*n = 0;
+		n++;
+	*ids = palloc(sizeof(int64) * Max(n, 1));
+	*attempts = palloc(sizeof(int) * Max(n, 1));
+	n = 0;
 	dlist_foreach(iter, &s->unknown)
 	{
 		Unknown    *u = dlist_container(Unknown, node, iter.cur);
 
 		u->listed = u->next_at > now;
-		if (u->listed)
-			ids[(*n)++] = u->id;
+		if (!u->listed)
+			continue;
+		(*ids)[n] = u->id;
+		(*attempts)[n++] = u->attempts;
 	}
-	return ids;
+	return n;
 }
 
 /* Those that are due and were not found any more have been settled otherwise. */
@@ -151,16 +162,20 @@ begin_inquiry(void *arg)
 	ListCell   *cell;
 	MemoryContext old;
 	const Tenant *tenant;
-	int			n;
-	int64	   *without = ids_not_due(s, &n);
+	int64	   *without;
+	int		   *attempts;
+	int			n = list_not_due(s, &without, &attempts);
 
-	actions = action_unknown(&s->queue, without, n, INQUIRY_ACTIONS);
+	actions = action_unknown(&s->queue, without, attempts, n, INQUIRY_ACTIONS);
 	foreach(cell, actions)
 	{
 		if (meet_unknown(s, lfirst(cell))->next_at <= now)
 			due = lappend(due, lfirst(cell));
 	}
-	forget_unlisted(s);
+	/* of a full batch there may be more, which are met the next time */
+	s->unread = list_length(actions) == INQUIRY_ACTIONS;
+	if (!s->unread)
+		forget_unlisted(s);
 	s->queue.unknown = !dlist_is_empty(&s->unknown);
 	if (due == NIL)
 		return;
@@ -201,10 +216,42 @@ what_was_tried(const Found *found, const Unknown *u)
 	bool		sent = found->action->sent_at != DT_NOBEGIN;
 	TimestampTz since = sent ? found->action->sent_at : found->action->enqueued_at;
 
+	if (found->refused != NULL)
+		return psprintf("%s; looked %d times, and the tenant does not show it: %s",
+						sent ? ANSWER_LOST : PERHAPS_SENT, u->looks, found->refused);
+	if (found->action->kind != ACTION_CREATE)
+		return psprintf("%s; looked %d times, and it is not in place: another may have changed it since",
+						sent ? ANSWER_LOST : PERHAPS_SENT, u->looks);
 	return psprintf("%s; looked %d times among what its owner's token has requested since an hour before %s, and no item has the token %s in its clientMetadata. Access that is already held is never listed. accessreq.retry_action() sends it again",
-					sent ? "the answer was lost" :
-					"it may have been sent before the database was promoted or recovered",
+					sent ? ANSWER_LOST : PERHAPS_SENT,
 					u->looks, timestamptz_to_str(since), found->action->client_token);
+}
+
+/*
+ * For how long the tenant has had time to show what it did.  Its answer may have
+ * been waited for, so that does not count; but what was sent long ago, before
+ * this process, has shown.
+ */
+static int64
+age_us(const Found *found, const Unknown *u)
+{
+	TimestampTz now = GetCurrentTimestamp();
+	TimestampTz sent_at = found->action->sent_at;
+
+	if (sent_at != DT_NOBEGIN && now - sent_at > LONG_AGO_US)
+		return now - sent_at;
+	return now - u->since;
+}
+
+static Verdict
+verdict_of(const Found *found, const Unknown *u)
+{
+	Finding		finding = found->finding;
+
+	finding.items_before = u->items;
+	if (found->refused != NULL)
+		return age_us(found, u) > REFUSED_US ? VERDICT_GIVE_UP : VERDICT_LOOK;
+	return verdict_of_finding(found->action, &finding, age_us(found, u));
 }
 
 /* Write down a finding; true where it is settled, or back in the queue. */
@@ -212,17 +259,10 @@ static bool
 note_found(const Found *found, const Unknown *u)
 {
 	ActionOutcome outcome = {0};
-	TimestampTz sent_at = found->action->sent_at;
-	Finding		finding = found->finding;
-	TimestampTz now = GetCurrentTimestamp();
-	Verdict		verdict;
 
-	finding.items_before = u->items;
-	verdict = verdict_of_finding(found->action, &finding,
-								 now - (sent_at == DT_NOBEGIN ? u->since : sent_at));
 	outcome.settled = true;
 	outcome.answer = evidence_datum(found->evidence);
-	switch (verdict)
+	switch (verdict_of(found, u))
 	{
 		case VERDICT_DONE:
 			outcome.state = "done";
@@ -293,6 +333,18 @@ note_all_found(void *arg)
 	}
 }
 
+/* It is asked again later; what can be sent is sent meanwhile. */
+static void
+fail_inquiry(Sender *s, int64 limited_us, const char *message)
+{
+	if (s->seek_failures == 0)
+		sender_log(s, "could not look what became of them", message);
+	s->seek_after = GetCurrentTimestamp() + Max(limited_us, sender_pause_us(s->seek_failures));
+	s->seek_failures++;
+	s->unread = true;
+	close_inquiry(s);
+}
+
 static void
 end_inquiry(Sender *s)
 {
@@ -303,8 +355,7 @@ end_inquiry(Sender *s)
 		return;
 	if (error != NULL)
 	{
-		sender_unit_failed(s, error);
-		close_inquiry(s);
+		fail_inquiry(s, 0, error->message);
 		return;
 	}
 	for (int i = 0; i < inquiry_size(s->inquiry); i++)
@@ -321,18 +372,9 @@ end_inquiry(Sender *s)
 			look_again(u, &found);
 	}
 	close_inquiry(s);
-	s->failures = 0;
+	s->seek_failures = 0;
 	s->more = true;
 	s->queue.unknown = !dlist_is_empty(&s->unknown);
-}
-
-static void
-fail_inquiry(Sender *s, int64 limited_us, const char *message)
-{
-	if (s->failures == 0)
-		sender_log(s, "could not look what became of them", message);
-	sender_failed(s, limited_us);
-	close_inquiry(s);
 }
 
 /* Is there one whose time has come, or of which nothing is known here yet? */
@@ -344,11 +386,31 @@ seek_next(Sender *s)
 
 	if (!s->queue.unknown || s->inquiry_cxt != NULL || s->d->winding_up)
 		return DT_NOEND;
-	if (dlist_is_empty(&s->unknown))
-		return s->paused_until;
+	if (s->unread)
+		return s->seek_after;
 	dlist_foreach(iter, &s->unknown)
 		next = Min(next, dlist_container(Unknown, node, iter.cur)->next_at);
-	return Max(next, s->paused_until);
+	return next == DT_NOEND ? next : Max(next, s->seek_after);
+}
+
+/*
+ * The owner may not look any more, or has no mapping: after a while nobody can
+ * be expected to mend that.
+ */
+static void
+give_up(void *arg)
+{
+	Sender	   *s = arg;
+
+	(void) action_give_up_unknown(&s->queue, REFUSED_US, ERRCODE_TRANSACTION_RESOLUTION_UNKNOWN,
+								  "the answer was lost, and its owner cannot look what became of it any more");
+}
+
+static bool
+is_of_rights(const ErrorData *error)
+{
+	return error->sqlerrcode == ERRCODE_INSUFFICIENT_PRIVILEGE ||
+		error->sqlerrcode == ERRCODE_UNDEFINED_OBJECT;
 }
 
 void
@@ -362,6 +424,8 @@ seek_turn(Sender *s)
 		error = unit_run(go_on_inquiring, s);
 	if (unit_ground() != UNIT_OK)
 		return;
+	if (error != NULL && is_of_rights(error))
+		(void) unit_run(give_up, s);
 	if (error != NULL)
 		fail_inquiry(s, 0, error->message);
 	else if (s->inquiry != NULL && inquiry_is_over(s->inquiry))
@@ -373,4 +437,11 @@ seek_turn(Sender *s)
 		else
 			end_inquiry(s);
 	}
+}
+
+void
+seek_give_up(Sender *s)
+{
+	close_inquiry(s);
+	s->unread = true;
 }

@@ -14,6 +14,9 @@
 /* Begin to look, go on, or write down what was found. */
 extern void seek_turn(Sender *s);
 
+/* Let go of what is under way; it is begun again. */
+extern void seek_give_up(Sender *s);
+
 /* When there is something to look for again; DT_NOEND: never. */
 extern TimestampTz seek_next(Sender *s);
 

@@ -30,6 +30,9 @@
 #define FIRST_PAUSE_US USECS_PER_SEC
 #define LAST_PAUSE_US (60 * USECS_PER_SEC)
 
+/* After an error in reading the queue. */
+#define LOOK_PAUSE_US USECS_PER_SEC
+
 #define DELIVER_ACTIONS "accessreq.deliver_actions"
 
 /* --------------------------------------------------------------- its patience */
@@ -40,12 +43,18 @@ sender_pause(Sender *s, int64 us)
 	s->paused_until = Max(s->paused_until, GetCurrentTimestamp() + us);
 }
 
-/* "us": what the tenant asked for, or 0. */
+int64
+sender_pause_us(int failures)
+{
+	return Min(FIRST_PAUSE_US << Min(failures, 10), LAST_PAUSE_US);
+}
+
 void
 sender_failed(Sender *s, int64 us)
 {
-	sender_pause(s, Max(us, Min(FIRST_PAUSE_US << Min(s->failures, 10), LAST_PAUSE_US)));
+	sender_pause(s, Max(us, sender_pause_us(s->failures)));
 	s->failures++;
+	s->waits_for_budget = false;
 }
 
 void
@@ -57,13 +66,13 @@ sender_log(const Sender *s, const char *what, const char *message)
 					s->queue.owner, s->queue.server, what, message)));
 }
 
-/* A unit failed: nothing of it has happened, and it is tried again. */
 void
-sender_unit_failed(Sender *s, const ErrorData *error)
+sender_write_failed(Sender *s, const ErrorData *error)
 {
 	if (!unit_error_passes(error))
 		sender_log(s, "could not write what became of them", error->message);
-	sender_failed(s, 0);
+	s->write_after = GetCurrentTimestamp() + sender_pause_us(s->write_failures);
+	s->write_failures++;
 }
 
 bool
@@ -90,48 +99,26 @@ sender_none_is_full(Deliveries *d)
 
 /* ----------------------------------------------------------- it cannot be sent */
 
-/* What the owner may not do any more, or what is not there any more. */
-static bool
-is_final(const ErrorData *error)
-{
-	switch (error->sqlerrcode)
-	{
-		case ERRCODE_UNDEFINED_OBJECT:
-		case ERRCODE_INSUFFICIENT_PRIVILEGE:
-		case ERRCODE_WRONG_OBJECT_TYPE:
-		case ERRCODE_READ_ONLY_SQL_TRANSACTION:
-			return true;
-		default:
-			return false;
-	}
-}
-
 typedef struct Trouble
 {
 	Sender	   *s;
 	int			sqlstate;
 	const char *message;
+	bool		final;
 } Trouble;
 
-/*
- * The reason may have gone since, and an action have been sent again: so which
- * they are is read first, and then the reason is looked for once more.
- */
-static void
-fail_due(void *arg)
+/* Has the owner lost USAGE on the server?  In a subtransaction. */
+static ErrorData *
+usage_error(Sender *s)
 {
-	Trouble    *t = arg;
-	ActionSender *q = &t->s->queue;
 	MemoryContext cxt = CurrentMemoryContext;
 	ResourceOwner owner = CurrentResourceOwner;
 	ErrorData  *volatile error = NULL;
-	int			n;
-	int64	   *ids = action_due_ids(q, &n);
 
 	BeginInternalSubTransaction(NULL);
 	PG_TRY();
 	{
-		sender_check(t->s);
+		tenant_check_usage(tenant_resolve(s->queue.server, s->queue.owner_oid), s->queue.owner_oid);
 		ReleaseCurrentSubTransaction();
 	}
 	PG_CATCH();
@@ -144,8 +131,28 @@ fail_due(void *arg)
 	PG_END_TRY();
 	MemoryContextSwitchTo(cxt);
 	CurrentResourceOwner = owner;
-	if (error != NULL && is_final(error))
+	return error;
+}
+
+/*
+ * What is due fails where the owner may not use the server any more.  It may
+ * have been granted again since, and an action have been sent again: so which
+ * they are is read first.  Everything else may be mended, and is noted alone.
+ */
+static void
+fail_or_note(void *arg)
+{
+	Trouble    *t = arg;
+	ActionSender *q = &t->s->queue;
+	int			n;
+	int64	   *ids = action_due_ids(q, &n);
+	ErrorData  *error = t->sqlstate == ERRCODE_INSUFFICIENT_PRIVILEGE ? usage_error(t->s) : NULL;
+
+	t->final = error != NULL && error->sqlerrcode == ERRCODE_INSUFFICIENT_PRIVILEGE;
+	if (t->final)
 		(void) action_fail_ids(ids, n, error->sqlerrcode, error->message);
+	else
+		action_note_trouble(q, t->sqlstate, t->message);
 }
 
 /* What is wrong with one action does not keep the others waiting. */
@@ -155,25 +162,14 @@ fail_built(void *arg)
 	Trouble    *t = arg;
 
 	(void) action_fail_ids(t->s->building, t->s->nbuilding, t->sqlstate, t->message);
+	t->final = true;
 }
 
-static void
-note_trouble(void *arg)
-{
-	Trouble    *t = arg;
-
-	action_note_trouble(&t->s->queue, t->sqlstate, t->message);
-}
-
-/*
- * The owner's rights, the server, the mapping, the hosts: raises what the
- * owner's own call would.
- */
 const Tenant *
-sender_check(Sender *s)
+sender_tenant(Sender *s, MemoryContext cxt)
 {
 	const Tenant *tenant = tenant_open(tenant_resolve(s->queue.server, s->queue.owner_oid),
-									   s->queue.owner_oid, CurrentMemoryContext);
+									   s->queue.owner_oid, cxt);
 
 	call_check_may_change(tenant, "send what is queued");
 	return tenant;
@@ -183,9 +179,8 @@ sender_check(Sender *s)
 void
 sender_cannot_send(Sender *s, ErrorData *error)
 {
-	Trouble		t = {s, error->sqlerrcode, error->message};
+	Trouble		t = {s, error->sqlerrcode, error->message, false};
 	bool		some = s->nbuilding > 0;
-	ErrorData  *again;
 
 	if (unit_error_passes(error))
 	{
@@ -193,13 +188,12 @@ sender_cannot_send(Sender *s, ErrorData *error)
 		sender_failed(s, 0);
 		return;
 	}
-	sender_log(s, some || is_final(error) ? "they fail" : "they cannot be sent", error->message);
-	again = unit_run(some ? fail_built : is_final(error) ? fail_due : note_trouble, &t);
-	s->nbuilding = 0;
-	if (again != NULL || !(some || is_final(error)))
+	if (unit_run(some ? fail_built : fail_or_note, &t) != NULL || !t.final)
 		sender_failed(s, 0);
+	sender_log(s, t.final ? "they fail" : "they wait", error->message);
+	s->nbuilding = 0;
+	/* whether there is more is seen when the queue is looked at */
 	s->more = some;
-	/* were it granted again meanwhile, nobody would tell */
 	s->d->look = true;
 }
 
@@ -268,28 +262,28 @@ take_sender(Deliveries *d, const ActionSender *queue)
 	s->queue.owner = owner;
 	s->listed = true;
 	s->more = queue->due_at <= GetCurrentTimestamp();
+	s->full = false;
+	s->unread = queue->unknown;
 	if (queue->retry_after != DT_NOBEGIN)
 		s->paused_until = Max(s->paused_until, queue->retry_after);
 }
 
-/* Its ids that are on their way from here. */
+/* The ids that are on their way from here, under whatever name of a server. */
 static int64 *
-ids_under_way(const Sender *s, int *n)
+ids_under_way(Deliveries *d, int *n)
 {
 	int			size = 16;
 	int64	   *ids = palloc(sizeof(int64) * size);
 	dlist_iter	iter;
 
 	*n = 0;
-	dlist_foreach(iter, &s->d->under_way)
+	dlist_foreach(iter, &d->under_way)
 	{
 		const Delivery *delivery = dlist_container(Delivery, node, iter.cur);
 		ListCell   *cell;
 
 		foreach(cell, delivery->actions)
 		{
-			if (delivery->sender != s)
-				break;
 			if (*n == size)
 				ids = repalloc(ids, sizeof(int64) * (size *= 2));
 			ids[(*n)++] = ((Action *) lfirst(cell))->id;
@@ -299,48 +293,48 @@ ids_under_way(const Sender *s, int *n)
 }
 
 /*
- * What cannot be sent, and need not be tried: its owner or server is gone, or
- * the owner's right to enqueue it.  One that is another's by the same name is
- * gone too.
+ * What cannot be sent, and need not be tried, ends: its owner or server is gone
+ * (one that is another's by the same name is gone too), or the owner's right to
+ * enqueue it.  And what another worker, or this one before an error, left as
+ * being sent becomes unknown.
  */
 static void
-end_impossible(Sender *s)
+tidy(void *arg)
+{
+	Sender	   *s = arg;
+	ActionSender *q = &s->queue;
+	int			n;
+	int64	   *ours = ids_under_way(s->d, &n);
+
+	if (!q->exists || !q->may_all)
+		(void) action_fail_impossible(q);
+	if (q->sending && action_lose_orphans(q, ours, n) > 0)
+		q->unknown = s->unread = true;
+	if (!q->exists)
+		(void) action_give_up_unknown(q, 0, ERRCODE_UNDEFINED_OBJECT,
+									  "its role or server does not exist any more, so nobody can look what became of it");
+}
+
+static void
+tidy_sender(Sender *s)
 {
 	ActionSender *q = &s->queue;
+	ErrorData  *error;
 
-	if (!q->exists || (s->more && !q->may_all))
-		(void) action_fail_impossible(q);
-	if (q->exists)
+	if (q->exists && (q->may_all || !s->more) && !q->sending)
 		return;
-	(void) action_give_up_unknown(q, ERRCODE_UNDEFINED_OBJECT,
-								  "its role or server does not exist any more, so nobody can look what became of it");
-	q->due_at = DT_NOEND;
-	q->unknown = s->more = false;
-}
-
-/* What another worker, or this one before an error, left as being sent. */
-static void
-lose_orphans(Sender *s)
-{
-	int			n;
-	int64	   *ours;
-
-	if (!s->queue.sending)
-		return;
-	ours = ids_under_way(s, &n);
-	if (action_lose_orphans(&s->queue, ours, n) > 0)
-		s->queue.unknown = true;
-}
-
-static void
-look_at_recovery(Deliveries *d)
-{
-	List	   *servers = job_moved_timelines();
-	ListCell   *cell;
-
-	foreach(cell, servers)
-		action_after_recovery(lfirst(cell));
-	d->recovered = true;
+	error = unit_run(tidy, s);
+	if (error != NULL && unit_ground() == UNIT_OK)
+	{
+		if (!unit_error_passes(error))
+			sender_log(s, "could not end what cannot be sent", error->message);
+		sender_failed(s, 0);
+	}
+	if (!q->exists)
+	{
+		q->due_at = DT_NOEND;
+		q->unknown = s->more = false;
+	}
 }
 
 /*
@@ -360,6 +354,17 @@ delivers(void)
 	return dbsetting_is_on(DELIVER_ACTIONS, accessreq_deliver_actions);
 }
 
+/* What a promotion or a recovery has left behind. */
+static void
+look_at_recovery(void *arg)
+{
+	List	   *servers = job_moved_timelines();
+	ListCell   *cell;
+
+	foreach(cell, servers)
+		action_after_recovery(lfirst(cell));
+}
+
 static void
 read_queue(void *arg)
 {
@@ -369,26 +374,16 @@ read_queue(void *arg)
 	dlist_iter	iter;
 
 	d->delivers = delivers();
-	if (!d->recovered)
-		look_at_recovery(d);
 	senders = action_senders();
-	dlist_foreach(iter, &d->senders)
-		dlist_container(Sender, node, iter.cur)->listed = false;
-	foreach(cell, senders)
-		take_sender(d, lfirst(cell));
 	dlist_foreach(iter, &d->senders)
 	{
 		Sender	   *s = dlist_container(Sender, node, iter.cur);
 
-		if (!s->listed)
-		{
-			s->more = s->queue.unknown = false;
-			s->queue.due_at = DT_NOEND;
-			continue;
-		}
-		end_impossible(s);
-		lose_orphans(s);
+		s->listed = s->more = s->queue.unknown = false;
+		s->queue.due_at = DT_NOEND;
 	}
+	foreach(cell, senders)
+		take_sender(d, lfirst(cell));
 }
 
 static void
@@ -410,11 +405,18 @@ free_unlisted(Deliveries *d)
 void
 sender_look(Deliveries *d)
 {
-	ErrorData  *error;
+	ErrorData  *error = NULL;
+	dlist_iter	iter;
 
 	d->look = false;
 	d->looked_at = GetCurrentTimestamp();
-	error = unit_run(read_queue, d);
+	if (!d->recovered)
+		error = unit_run(look_at_recovery, d);
+	if (error == NULL && unit_ground() == UNIT_OK)
+	{
+		d->recovered = true;
+		error = unit_run(read_queue, d);
+	}
 	if (unit_ground() != UNIT_OK)
 		return;
 	if (error != NULL)
@@ -425,15 +427,18 @@ sender_look(Deliveries *d)
 					 errmsg("could not read the queue of actions of this database: %s",
 							error->message)));
 		d->look = true;
+		d->look_after = d->looked_at + LOOK_PAUSE_US;
 		return;
 	}
+	dlist_foreach(iter, &d->senders)
+		tidy_sender(dlist_container(Sender, node, iter.cur));
 	free_unlisted(d);
 }
 
 /* ------------------------------------------------------------------------- tokens */
 
-static void
-close_token(Sender *s)
+void
+sender_close_token(Sender *s)
 {
 	if (s->token_cxt == NULL)
 		return;
@@ -452,8 +457,7 @@ ask_for_token(void *arg)
 	CallSpec	spec = {0};
 
 	s->token_cxt = AllocSetContextCreate(s->cxt, "accessreq sender's token", ALLOCSET_SMALL_SIZES);
-	spec.tenant = tenant_open(tenant_resolve(s->queue.server, s->queue.owner_oid),
-							  s->queue.owner_oid, s->token_cxt);
+	spec.tenant = sender_tenant(s, s->token_cxt);
 	spec.share = CALL_OF_ACTION;
 	spec.patience_us = 1;
 	s->token = call_start_token(s->d->calls, &spec);
@@ -469,8 +473,16 @@ sender_start_token(Sender *s)
 	error = unit_run(ask_for_token, s);
 	if (error == NULL)
 		return;
-	close_token(s);
+	sender_close_token(s);
 	sender_cannot_send(s, error);
+}
+
+static void
+note_trouble(void *arg)
+{
+	Trouble    *t = arg;
+
+	action_note_trouble(&t->s->queue, t->sqlstate, t->message);
 }
 
 /* None is to be had: that is noted on the first action, and tried again. */
@@ -481,11 +493,11 @@ sender_take_token(Sender *s)
 
 	if (failed != NULL)
 	{
-		Trouble		t = {s, failed->sqlstate, answer_error_line(failed)};
+		Trouble		t = {s, failed->sqlstate, answer_error_line(failed), false};
 
 		sender_log(s, "they wait", failed->message);
 		sender_failed(s, call_limited_us(s->token));
 		(void) unit_run(note_trouble, &t);
 	}
-	close_token(s);
+	sender_close_token(s);
 }

@@ -25,10 +25,14 @@ typedef struct Sender
 	bool		more;			/* there may be something to claim */
 	bool		full;			/* and as many are under way as may be */
 	bool		wants_token;
-	TimestampTz paused_until;
+	TimestampTz paused_until;	/* it claims nothing before */
 	int			failures;		/* in a row */
+	bool		waits_for_budget;
+	LimiterKey	budget;			/* for this one */
 	int64		building[API_MAX_BULK_CANCEL];	/* whose call is being made */
 	int			nbuilding;
+	TimestampTz write_after;	/* what has ended is not written down before */
+	int			write_failures;
 
 	MemoryContext token_cxt;	/* NULL: no token is on its way */
 	Call	   *token;
@@ -36,7 +40,10 @@ typedef struct Sender
 
 	MemoryContext inquiry_cxt;	/* NULL: none is under way */
 	Inquiry    *inquiry;
-	dlist_head	unknown;		/* Unknown */
+	dlist_head	unknown;		/* Unknown, see seek.c */
+	bool		unread;			/* there may be others that are not in it */
+	TimestampTz seek_after;		/* nothing is looked for before */
+	int			seek_failures;
 } Sender;
 
 struct Deliveries
@@ -46,6 +53,7 @@ struct Deliveries
 	dlist_head	senders;
 	dlist_head	under_way;		/* Delivery */
 	bool		look;
+	TimestampTz look_after;		/* but not before, after an error */
 	bool		recovered;		/* was looked at what a promotion left behind? */
 	bool		delivers;		/* deliver_actions, when it was last looked at */
 	bool		winding_up;		/* the worker is about to leave */
@@ -75,14 +83,17 @@ extern void sender_none_is_full(Deliveries *d);
 extern void sender_pause(Sender *s, int64 us);
 extern void sender_failed(Sender *s, int64 us);
 
-/* A unit failed: nothing of it has happened, and it is tried again. */
-extern void sender_unit_failed(Sender *s, const ErrorData *error);
+/* How long to pause after so many failures before. */
+extern int64 sender_pause_us(int failures);
+
+/* What became of its actions could not be written down: later. */
+extern void sender_write_failed(Sender *s, const ErrorData *error);
 
 /*
- * The tenant as its owner uses it, in the current context.  Raises what the
- * owner's own call would, of rights, options and hosts.
+ * The tenant as its owner uses it.  Raises what the owner's own call would, of
+ * rights, options and hosts.
  */
-extern const Tenant *sender_check(Sender *s);
+extern const Tenant *sender_tenant(Sender *s, MemoryContext cxt);
 
 /* Claiming has failed, for good or for now, of all or some: noted on its actions. */
 extern void sender_cannot_send(Sender *s, ErrorData *error);
@@ -92,5 +103,8 @@ extern void sender_log(const Sender *s, const char *what, const char *message);
 /* Ask for the token that it wants; take the one that came. */
 extern void sender_start_token(Sender *s);
 extern void sender_take_token(Sender *s);
+
+/* Let go of one that is on its way. */
+extern void sender_close_token(Sender *s);
 
 #endif							/* ACCESSREQ_SENDER_H */

@@ -16,6 +16,7 @@
 #include "postgres.h"
 
 #include "commands/dbcommands.h"
+#include "commands/extension.h"
 #include "commands/defrem.h"
 #include "compat.h"
 #include "miscadmin.h"
@@ -84,6 +85,13 @@ database_to_leave(Node *statement)
 	return InvalidOid;
 }
 
+/* This database, if it has the extension. */
+static Oid
+here_if_extended(void)
+{
+	return OidIsValid(get_extension_oid("accessreq", true)) ? MyDatabaseId : InvalidOid;
+}
+
 /* The database whose worker should look around after a command, or InvalidOid. */
 static Oid
 concerned_database(Node *statement)
@@ -97,12 +105,13 @@ concerned_database(Node *statement)
 			return strcmp(((AlterExtensionStmt *) statement)->extname, "accessreq") == 0 ?
 				MyDatabaseId : InvalidOid;
 		case T_DropStmt:
-			return ((DropStmt *) statement)->removeType == OBJECT_EXTENSION ||
-				((DropStmt *) statement)->removeType == OBJECT_FOREIGN_SERVER ?
+			if (((DropStmt *) statement)->removeType == OBJECT_FOREIGN_SERVER)
+				return here_if_extended();
+			return ((DropStmt *) statement)->removeType == OBJECT_EXTENSION ?
 				MyDatabaseId : InvalidOid;
 			/* whose actions end; a worker elsewhere sees it when it looks around */
 		case T_DropRoleStmt:
-			return MyDatabaseId;
+			return here_if_extended();
 		case T_AlterDatabaseSetStmt:
 			return get_database_oid(((AlterDatabaseSetStmt *) statement)->dbname, true);
 		default:

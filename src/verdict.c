@@ -110,8 +110,10 @@ verdict_of_finding(const Action *action, const Finding *finding, int64 age_us)
 			verdict = of_close(action, finding, age_us);
 			break;
 		case ACTION_MERGE_CONFIG:
-			verdict = finding->in_place ? VERDICT_DONE : VERDICT_FAILED;
-			break;
+			if (finding->in_place)
+				return VERDICT_DONE;
+			/* it may have been, and have been changed again by one after it */
+			return action->sent_at == DT_NOBEGIN ? VERDICT_GIVE_UP : VERDICT_FAILED;
 	}
 	/* it may never have been sent, and has not been carried out: now it can be */
 	if (verdict == VERDICT_FAILED && action->sent_at == DT_NOBEGIN)

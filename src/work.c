@@ -105,6 +105,7 @@ poll(Work *work)
 	{
 		/* memory, most likely: nobody knows what was taken in */
 		pulls_give_up(work->pulls);
+		deliveries_give_up(work->deliveries);
 		return TROUBLE_PAUSE_MS;
 	}
 	return t.any ? 0 : t.next_ms;
@@ -115,6 +116,9 @@ turn(Work *work)
 {
 	long		wait = -1;
 
+	/* a latch that wakes us can be lost in the wait for a lock */
+	if (pulls_are_under_way(work->pulls))
+		deliveries_look_sometimes(work->deliveries);
 	if (deliveries_turn(work->deliveries))
 		wait = poll(work);
 	if (unit_lost_locks())

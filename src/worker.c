@@ -205,6 +205,9 @@ naptime_ms(void)
 		looked_at = now;
 		awaits = true;
 		(void) unit_run(find_prepared, &awaits);
+		/* the last of them may have been committed since we looked: at once */
+		if (!awaits)
+			return 0;
 	}
 	return awaits ? Min(naptime, PREPARED_LOOK_MS) : naptime;
 }
@@ -214,21 +217,24 @@ void
 accessreq_worker_main(Datum arg)
 {
 	Work	   *work;
+	TimestampTz looked_at = GetCurrentTimestamp();
 
 	start(DatumGetObjectId(arg));
 	work = work_open();
 	for (;;)
 	{
-		long		naptime;
+		TimestampTz look_at;
 		long		wait;
-		bool		idle;
 
 		attend_to_interrupts(work);
 		wait = work_turn(work);
 		look_at_ground();
-		naptime = naptime_ms();
-		idle = wait < 0 || wait > naptime;
-		if (work_sleep(work, idle ? naptime : wait) || idle)
+		look_at = looked_at + naptime_ms() * INT64CONST(1000);
+		wait = unit_sooner(wait, unit_ms_until(look_at, GetCurrentTimestamp()));
+		if (work_sleep(work, wait) || GetCurrentTimestamp() >= look_at)
+		{
 			work_look(work);
+			looked_at = GetCurrentTimestamp();
+		}
 	}
 }
