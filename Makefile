@@ -42,6 +42,7 @@ OBJS = \
 	src/pulls.o \
 	src/quarantine.o \
 	src/queue.o \
+	src/report.o \
 	src/requests.o \
 	src/row.o \
 	src/rowset.o \

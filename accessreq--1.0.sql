@@ -1045,6 +1045,727 @@ COMMENT ON FUNCTION accessreq.forget(name) IS
 'deletes all rows of a server, which need not exist any more; a row for each table with the number of rows that were deleted';
 
 -- ---------------------------------------------------------------------------
+-- Reports.  Names and types are an interface: BI tools bind to them.  They read
+-- with the rights of whoever reads.  From here on names and operators are
+-- PostgreSQL's own, whatever else is in our schema.
+-- ---------------------------------------------------------------------------
+
+SET LOCAL search_path = pg_catalog, pg_temp;
+
+CREATE FUNCTION accessreq.is_open(state text, missing_since timestamptz)
+RETURNS boolean
+LANGUAGE sql IMMUTABLE PARALLEL SAFE
+-- the words of request_status_open_idx, and of src/tables.h
+RETURN missing_since IS NULL AND (state IS NULL OR state <> ALL (ARRAY['REQUEST_COMPLETED', 'CANCELLED',
+	'TERMINATED', 'REJECTED', 'PROVISIONING_FAILED', 'NOT_ALL_ITEMS_PROVISIONED', 'ERROR']::text[]));
+COMMENT ON FUNCTION accessreq.is_open(text, timestamptz) IS
+'whether an item with this state, seen by the last full scan, is open: EXECUTING, PROVISIONING_VERIFICATION_PENDING, or a state that is not known yet';
+
+CREATE FUNCTION accessreq.state_label(state text)
+RETURNS text
+LANGUAGE sql IMMUTABLE PARALLEL SAFE
+RETURN CASE state
+	WHEN 'EXECUTING' THEN 'Pending'
+	WHEN 'REQUEST_COMPLETED' THEN 'Completed'
+	WHEN 'CANCELLED' THEN 'Canceled'
+	WHEN 'TERMINATED' THEN 'Terminated'
+	WHEN 'PROVISIONING_VERIFICATION_PENDING' THEN 'Verification pending'
+	WHEN 'REJECTED' THEN 'Denied'
+	WHEN 'PROVISIONING_FAILED' THEN 'Provisioning failed'
+	WHEN 'NOT_ALL_ITEMS_PROVISIONED' THEN 'Partially provisioned'
+	WHEN 'ERROR' THEN 'Error'
+	ELSE state END;
+COMMENT ON FUNCTION accessreq.state_label(text) IS
+'a word for a state, as people see it in the tenant''s pages; the state itself where it is not known';
+
+CREATE FUNCTION accessreq.explain_state(state text)
+RETURNS text
+LANGUAGE sql IMMUTABLE PARALLEL SAFE
+RETURN CASE state
+	WHEN 'EXECUTING' THEN 'Under way: the tenant works on it, or it waits for an approval. Which, its phases tell.'
+	WHEN 'REQUEST_COMPLETED' THEN 'Completed: the access was granted or taken away.'
+	WHEN 'CANCELLED' THEN 'Cancelled before it was approved.'
+	WHEN 'TERMINATED' THEN 'Ended before it was complete, as by a close.'
+	WHEN 'PROVISIONING_VERIFICATION_PENDING' THEN 'Approved and provisioned; the tenant has yet to see the access in the source.'
+	WHEN 'REJECTED' THEN 'An approver said no.'
+	WHEN 'PROVISIONING_FAILED' THEN 'Approved, and it could not be provisioned: error_text says why.'
+	WHEN 'NOT_ALL_ITEMS_PROVISIONED' THEN 'A part could be provisioned and a part not: error_text says why.'
+	WHEN 'ERROR' THEN 'The tenant met an error while it worked on it: error_text says which.'
+	ELSE 'Not known to this version of accessreq; it counts as open.' END;
+COMMENT ON FUNCTION accessreq.explain_state(text) IS
+'what a state means';
+
+CREATE FUNCTION accessreq.parse_time(text)
+RETURNS timestamptz
+AS 'MODULE_PATHNAME', 'accessreq_parse_time'
+LANGUAGE C IMMUTABLE STRICT PARALLEL SAFE;
+COMMENT ON FUNCTION accessreq.parse_time(text) IS
+'a date as the API writes them (ISO 8601, UTC where it has no zone); null where it is none';
+
+-- the approver of an approval, for who asks for one
+CREATE INDEX approval_approver_idx ON accessreq.approval ((coalesce(current_owner_id, original_owner_id)))
+	WHERE status = 'PENDING';
+CREATE INDEX request_status_remove_date_idx ON accessreq.request_status (remove_date) WHERE remove_date IS NOT NULL;
+CREATE INDEX phase_executing_idx ON accessreq.phase (started) WHERE state = 'EXECUTING';
+
+CREATE VIEW accessreq.request_item WITH (security_invoker = true) AS
+SELECT r.server, r.account_activity_item_id,
+	r.server || '/' || r.account_activity_item_id AS row_key,
+	r.access_request_id, r.item_id, r.item_name, r.item_type, r.request_type, r.state,
+	accessreq.state_label(r.state) AS status_label,
+	CASE WHEN r.missing_since IS NOT NULL THEN 'missing'
+		WHEN NOT accessreq.is_open(r.state, r.missing_since) THEN 'closed'
+		WHEN r.state = 'PROVISIONING_VERIFICATION_PENDING' THEN 'verification'
+		ELSE coalesce((SELECT lower(regexp_replace(p.name, '_PHASE$', '')) FROM accessreq.phase p
+			WHERE p.server = r.server AND p.account_activity_item_id = r.account_activity_item_id
+			AND p.state = 'EXECUTING' ORDER BY p.ordinal LIMIT 1), 'unknown')
+	END AS stage,
+	accessreq.is_open(r.state, r.missing_since) AS is_open,
+	date_part('epoch', CASE WHEN accessreq.is_open(r.state, NULL) THEN statement_timestamp() ELSE c.closed_at END - r.created) / 86400 AS age_days,
+	c.closed_at,
+	r.requester_id, r.requester_name, r.requested_for_id, r.requested_for_name, r.requester_comment,
+	r.created, r.modified, r.start_date, r.remove_date, r.cancelable,
+	r.cancel_comment, r.cancelled_at, r.cancelled_by_id, r.cancelled_by_name,
+	r.sod_state, array_to_string(r.sod_policies, '; ') AS sod_policies,
+	r.description, r.privilege_level, array_to_string(r.source_names, '; ') AS source_names,
+	r.error_text, r.client_metadata, r.content_hash, r.first_seen_at, r.changed_at, r.missing_since,
+	CASE WHEN accessreq.is_open(r.state, r.missing_since) THEN
+		(SELECT string_agg(DISTINCT coalesce(a.current_owner_name, a.current_owner_id, a.original_owner_name, a.original_owner_id), '; ')
+			FROM accessreq.approval a WHERE a.server = r.server
+			AND a.account_activity_item_id = r.account_activity_item_id AND a.status = 'PENDING')
+	END AS current_approvers,
+	(SELECT string_agg(DISTINCT coalesce(a.reviewed_by_name, a.reviewed_by_id, a.current_owner_name, a.current_owner_id), '; ')
+		FROM accessreq.approval a WHERE a.server = r.server
+		AND a.account_activity_item_id = r.account_activity_item_id
+		AND a.status = ANY (ARRAY['APPROVED', 'REJECTED'])) AS decided_by,
+	(SELECT max(a.modified)
+		FROM accessreq.approval a WHERE a.server = r.server
+		AND a.account_activity_item_id = r.account_activity_item_id
+		AND a.status = ANY (ARRAY['APPROVED', 'REJECTED'])) AS decided_at
+FROM accessreq.request_status r
+CROSS JOIN LATERAL (SELECT CASE WHEN NOT accessreq.is_open(r.state, NULL) THEN
+	coalesce(CASE WHEN r.state = 'CANCELLED' THEN r.cancelled_at END,
+		(SELECT max(p.finished) FROM accessreq.phase p
+			WHERE p.server = r.server AND p.account_activity_item_id = r.account_activity_item_id),
+		r.modified, r.created) END) c (closed_at);
+COMMENT ON VIEW accessreq.request_item IS
+'one row a requested item, flat: what a BI tool loads first. Needs SELECT on request_status, approval and phase';
+COMMENT ON COLUMN accessreq.request_item.row_key IS 'server and account_activity_item_id in one, for tools whose relationships take one column';
+COMMENT ON COLUMN accessreq.request_item.status_label IS 'a word for the state';
+COMMENT ON COLUMN accessreq.request_item.stage IS 'what it waits in: approval, sod_policy_check, provisioning, verification, or another phase; closed; missing where full scans do not return it any more; unknown where no phase says';
+COMMENT ON COLUMN accessreq.request_item.is_open IS 'whether it is open';
+COMMENT ON COLUMN accessreq.request_item.age_days IS 'days from created until it was closed, or until now';
+COMMENT ON COLUMN accessreq.request_item.closed_at IS 'when it was closed, by the tenant''s clock: cancelled_at of a cancelled one, else when its last phase ended, else modified, else created; null while it is open';
+COMMENT ON COLUMN accessreq.request_item.sod_policies IS 'policies for separation of duties that it violates, joined by ''; ''';
+COMMENT ON COLUMN accessreq.request_item.source_names IS 'sources of the requested accounts, joined by ''; ''';
+COMMENT ON COLUMN accessreq.request_item.current_approvers IS 'who holds its pending approvals, joined by ''; ''; null where nobody does, and where it is closed';
+COMMENT ON COLUMN accessreq.request_item.decided_by IS 'who approved or rejected, joined by ''; ''';
+COMMENT ON COLUMN accessreq.request_item.decided_at IS 'when the last of them did';
+
+CREATE VIEW accessreq.approval_detail WITH (security_invoker = true) AS
+SELECT a.server, a.account_activity_item_id, a.server || '/' || a.account_activity_item_id AS row_key,
+	r.access_request_id, a.ordinal, a.approval_id, a.status, a.scheme, a.forwarded,
+	a.original_owner_type, a.original_owner_id, a.original_owner_name,
+	a.current_owner_type, a.current_owner_id, a.current_owner_name,
+	coalesce(a.current_owner_id, a.original_owner_id) AS approver_id,
+	coalesce(a.current_owner_name, a.original_owner_name) AS approver_name,
+	a.reviewed_by_id, a.reviewed_by_name, a.comment, a.modified, a.remove_date, a.timeout_config, a.error_text,
+	a.pending_since,
+	a.status = 'PENDING' AND accessreq.is_open(r.state, r.missing_since) AS is_waiting,
+	date_part('epoch', CASE
+		WHEN a.status = 'PENDING' AND accessreq.is_open(r.state, r.missing_since) THEN statement_timestamp() - a.pending_since
+		WHEN a.status = ANY (ARRAY['APPROVED', 'REJECTED']) THEN a.modified - r.created
+	END) / 3600 AS duration_hours
+FROM accessreq.approval a
+JOIN accessreq.request_status r ON r.server = a.server AND r.account_activity_item_id = a.account_activity_item_id;
+COMMENT ON VIEW accessreq.approval_detail IS
+'one row an approval, with the request it belongs to. Needs SELECT on approval and request_status';
+COMMENT ON COLUMN accessreq.approval_detail.row_key IS 'of request_item';
+COMMENT ON COLUMN accessreq.approval_detail.approver_id IS 'who holds it, or held it at first where nobody does';
+COMMENT ON COLUMN accessreq.approval_detail.approver_name IS 'that one''s name';
+COMMENT ON COLUMN accessreq.approval_detail.is_waiting IS 'whether somebody is to decide: it is pending, and its item open';
+COMMENT ON COLUMN accessreq.approval_detail.duration_hours IS 'hours for which the one who holds it has had it; of a decided one from the item''s creation to the decision';
+
+CREATE VIEW accessreq.phase_detail WITH (security_invoker = true) AS
+SELECT p.server, p.account_activity_item_id, p.server || '/' || p.account_activity_item_id AS row_key,
+	r.access_request_id, p.ordinal, p.name, p.state, p.result, p.started, p.finished, p.phase_reference,
+	date_part('epoch', CASE WHEN p.finished IS NOT NULL THEN p.finished
+		WHEN p.state = 'EXECUTING' AND accessreq.is_open(r.state, r.missing_since) THEN statement_timestamp() END - p.started) / 3600 AS duration_hours
+FROM accessreq.phase p
+JOIN accessreq.request_status r ON r.server = p.server AND r.account_activity_item_id = p.account_activity_item_id;
+COMMENT ON VIEW accessreq.phase_detail IS
+'one row a phase, with the request it belongs to. Needs SELECT on phase and request_status';
+COMMENT ON COLUMN accessreq.phase_detail.row_key IS 'of request_item';
+COMMENT ON COLUMN accessreq.phase_detail.duration_hours IS 'hours from its start to its end, or until now while it is executing';
+
+CREATE VIEW accessreq.state_history WITH (security_invoker = true) AS
+SELECT s.server, s.account_activity_item_id, s.server || '/' || s.account_activity_item_id AS row_key,
+	s.access_request_id, s.observed_at, s.old_state, s.new_state, s.modified, s.run_id
+FROM accessreq.state_change s;
+COMMENT ON VIEW accessreq.state_history IS
+'one row an observed change of state; old_state null is the first sight of it. Needs SELECT on state_change';
+COMMENT ON COLUMN accessreq.state_history.row_key IS 'of request_item';
+
+CREATE VIEW accessreq.open_item WITH (security_invoker = true) AS
+SELECT r.server, r.account_activity_item_id, r.server || '/' || r.account_activity_item_id AS row_key,
+	r.access_request_id, r.item_id, r.item_name, r.item_type, r.request_type, r.state,
+	accessreq.state_label(r.state) AS status_label,
+	CASE WHEN r.state = 'PROVISIONING_VERIFICATION_PENDING' THEN 'verification'
+		ELSE coalesce(p.stage, 'unknown') END AS stage,
+	p.started AS stage_since,
+	r.requester_id, r.requester_name, r.requested_for_id, r.requested_for_name,
+	r.created, r.cancelable,
+	date_part('epoch', statement_timestamp() - r.created) / 86400 AS age_days,
+	a.approvers AS current_approvers,
+	a.pending_since,
+	coalesce(a.dated, a.pending_since + coalesce(nullif(current_setting('accessreq.approval_expiry', true), ''), '90 days')::interval) AS expires_at,
+	CASE WHEN coalesce(a.dated, a.pending_since) IS NOT NULL THEN a.dated IS NULL END AS expiry_estimated
+FROM accessreq.request_status r
+LEFT JOIN LATERAL (SELECT lower(regexp_replace(x.name, '_PHASE$', '')) AS stage, x.started FROM accessreq.phase x
+	WHERE x.server = r.server AND x.account_activity_item_id = r.account_activity_item_id
+	AND x.state = 'EXECUTING' ORDER BY x.ordinal LIMIT 1) p ON true
+CROSS JOIN LATERAL (SELECT
+	string_agg(DISTINCT coalesce(x.current_owner_name, x.current_owner_id, x.original_owner_name, x.original_owner_id), '; ') AS approvers,
+	min(x.pending_since) AS pending_since,
+	min((SELECT min(accessreq.parse_time(v.value)) FROM jsonb_each_text(
+		CASE WHEN jsonb_typeof(x.timeout_config) = 'object' THEN x.timeout_config END) v)) AS dated
+	FROM accessreq.approval x WHERE x.server = r.server
+	AND x.account_activity_item_id = r.account_activity_item_id AND x.status = 'PENDING') a
+WHERE accessreq.is_open(r.state, r.missing_since);
+COMMENT ON VIEW accessreq.open_item IS
+'one row an open item: how old, what and whom it waits for, when its approval expires. Needs SELECT on request_status, approval and phase';
+COMMENT ON COLUMN accessreq.open_item.row_key IS 'of request_item';
+COMMENT ON COLUMN accessreq.open_item.status_label IS 'a word for the state';
+COMMENT ON COLUMN accessreq.open_item.stage IS 'the phase it waits in, as in request_item';
+COMMENT ON COLUMN accessreq.open_item.stage_since IS 'when that phase began';
+COMMENT ON COLUMN accessreq.open_item.age_days IS 'days since it was created';
+COMMENT ON COLUMN accessreq.open_item.current_approvers IS 'who holds its pending approvals, joined by ''; ''';
+COMMENT ON COLUMN accessreq.open_item.pending_since IS 'since when the first of them has it';
+COMMENT ON COLUMN accessreq.open_item.expires_at IS 'when its approval expires: a date in its timeout_config, else pending_since and accessreq.approval_expiry (90 days)';
+COMMENT ON COLUMN accessreq.open_item.expiry_estimated IS 'whether that is the latter; null where no approval is pending';
+
+CREATE VIEW accessreq.approval_backlog WITH (security_invoker = true) AS
+SELECT a.server, coalesce(a.current_owner_id, a.original_owner_id) AS approver_id,
+	max(coalesce(a.current_owner_type, a.original_owner_type)) AS approver_type,
+	max(coalesce(a.current_owner_name, a.original_owner_name)) AS approver_name,
+	count(*) AS waiting,
+	min(a.pending_since) AS oldest_since,
+	date_part('epoch', statement_timestamp() - min(a.pending_since)) / 86400 AS oldest_days,
+	count(*) FILTER (WHERE a.forwarded) AS forwarded
+FROM accessreq.approval a
+JOIN accessreq.request_status r ON r.server = a.server AND r.account_activity_item_id = a.account_activity_item_id
+WHERE a.status = 'PENDING' AND accessreq.is_open(r.state, r.missing_since)
+GROUP BY a.server, coalesce(a.current_owner_id, a.original_owner_id);
+COMMENT ON VIEW accessreq.approval_backlog IS
+'one row an approver with something to decide: the current owner of the approval, or the original one where there is none. Needs SELECT on approval and request_status';
+COMMENT ON COLUMN accessreq.approval_backlog.waiting IS 'approvals that wait for him';
+COMMENT ON COLUMN accessreq.approval_backlog.oldest_since IS 'since when he has had the oldest';
+COMMENT ON COLUMN accessreq.approval_backlog.oldest_days IS 'the same in days';
+COMMENT ON COLUMN accessreq.approval_backlog.forwarded IS 'how many of them were passed on to him';
+
+CREATE VIEW accessreq.approval_latency WITH (security_invoker = true) AS
+SELECT p.server, date_trunc('week', p.finished) AS week, r.item_type, r.item_id, max(r.item_name) AS item_name,
+	count(*) AS items,
+	avg(h.hours) AS mean_hours,
+	percentile_cont(0.5) WITHIN GROUP (ORDER BY h.hours) AS median_hours,
+	percentile_cont(0.9) WITHIN GROUP (ORDER BY h.hours) AS p90_hours,
+	max(h.hours) AS max_hours
+FROM accessreq.phase p
+JOIN accessreq.request_status r ON r.server = p.server AND r.account_activity_item_id = p.account_activity_item_id
+CROSS JOIN LATERAL (SELECT date_part('epoch', p.finished - p.started) / 3600) h (hours)
+WHERE p.name = 'APPROVAL_PHASE' AND p.finished IS NOT NULL AND p.started IS NOT NULL
+GROUP BY p.server, date_trunc('week', p.finished), r.item_type, r.item_id;
+COMMENT ON VIEW accessreq.approval_latency IS
+'how long approvals took, by the week in which they ended (from Monday, in the session''s time zone), item type and item: their approval phases. Needs SELECT on phase and request_status';
+
+CREATE VIEW accessreq.provisioning_time WITH (security_invoker = true) AS
+SELECT p.server, date_trunc('week', p.finished) AS week, r.item_type, r.item_id, max(r.item_name) AS item_name,
+	count(*) AS items,
+	avg(h.hours) AS mean_hours,
+	percentile_cont(0.5) WITHIN GROUP (ORDER BY h.hours) AS median_hours,
+	percentile_cont(0.9) WITHIN GROUP (ORDER BY h.hours) AS p90_hours,
+	max(h.hours) AS max_hours
+FROM accessreq.phase p
+JOIN accessreq.request_status r ON r.server = p.server AND r.account_activity_item_id = p.account_activity_item_id
+CROSS JOIN LATERAL (SELECT date_part('epoch', p.finished - p.started) / 3600) h (hours)
+WHERE p.name = 'PROVISIONING_PHASE' AND p.finished IS NOT NULL AND p.started IS NOT NULL
+GROUP BY p.server, date_trunc('week', p.finished), r.item_type, r.item_id;
+COMMENT ON VIEW accessreq.provisioning_time IS
+'how long provisioning took, by the week in which it ended (from Monday, in the session''s time zone), item type and item: their provisioning phases. Needs SELECT on phase and request_status';
+
+CREATE VIEW accessreq.item_outcome WITH (security_invoker = true) AS
+SELECT i.server, date_trunc('week', i.closed_at) AS week, i.item_type,
+	count(*) AS closed,
+	count(*) FILTER (WHERE i.state = 'REQUEST_COMPLETED') AS completed,
+	count(*) FILTER (WHERE i.state = 'REJECTED') AS rejected,
+	count(*) FILTER (WHERE i.state = 'CANCELLED') AS cancelled,
+	count(*) FILTER (WHERE i.state = 'TERMINATED') AS terminated,
+	count(*) FILTER (WHERE i.state = 'PROVISIONING_FAILED') AS provisioning_failed,
+	count(*) FILTER (WHERE i.state = 'NOT_ALL_ITEMS_PROVISIONED') AS not_all_provisioned,
+	count(*) FILTER (WHERE i.state = 'ERROR') AS error,
+	count(*) FILTER (WHERE i.state = 'REJECTED')::float8 / count(*) AS rejection_rate
+FROM (
+	-- closed_at as in request_item, for all at once
+	SELECT r.server, r.item_type, r.state,
+		coalesce(CASE WHEN r.state = 'CANCELLED' THEN r.cancelled_at END, p.finished, r.modified, r.created) AS closed_at
+	FROM accessreq.request_status r
+	LEFT JOIN (SELECT x.server, x.account_activity_item_id, max(x.finished) AS finished
+		FROM accessreq.phase x GROUP BY x.server, x.account_activity_item_id) p
+		ON p.server = r.server AND p.account_activity_item_id = r.account_activity_item_id
+	WHERE NOT accessreq.is_open(r.state, NULL)
+) i
+GROUP BY i.server, date_trunc('week', i.closed_at), i.item_type;
+COMMENT ON VIEW accessreq.item_outcome IS
+'how items ended, by the week in which they were closed (from Monday, in the session''s time zone) and item type; those that full scans do not return any more included. Needs SELECT on request_status and phase';
+COMMENT ON COLUMN accessreq.item_outcome.closed IS 'all of them';
+COMMENT ON COLUMN accessreq.item_outcome.rejection_rate IS 'share of the rejected among all, from 0 to 1';
+
+CREATE VIEW accessreq.provisioning_failure WITH (security_invoker = true) AS
+SELECT i.server, array_to_string(i.source_names, '; ') AS source_names, i.error_text,
+	count(*) AS items, min(coalesce(i.modified, i.created)) AS first_at, max(coalesce(i.modified, i.created)) AS last_at,
+	min(i.server || '/' || i.account_activity_item_id) AS example_row_key
+FROM accessreq.request_status i
+WHERE i.state = ANY (ARRAY['PROVISIONING_FAILED', 'NOT_ALL_ITEMS_PROVISIONED', 'ERROR'])
+GROUP BY i.server, array_to_string(i.source_names, '; '), i.error_text;
+COMMENT ON VIEW accessreq.provisioning_failure IS
+'what failed and why: items whose provisioning failed, in whole or in part, or that met an error, by sources and error text. Needs SELECT on request_status';
+COMMENT ON COLUMN accessreq.provisioning_failure.source_names IS 'sources of the requested accounts, joined by ''; ''';
+COMMENT ON COLUMN accessreq.provisioning_failure.error_text IS 'the error messages, each once; null where the tenant says none';
+COMMENT ON COLUMN accessreq.provisioning_failure.first_at IS 'when the first of them last changed';
+COMMENT ON COLUMN accessreq.provisioning_failure.last_at IS 'when the last of them did';
+COMMENT ON COLUMN accessreq.provisioning_failure.example_row_key IS 'one of them, in request_item';
+
+CREATE VIEW accessreq.stuck_item WITH (security_invoker = true) AS
+SELECT r.server, r.account_activity_item_id, r.server || '/' || r.account_activity_item_id AS row_key,
+	r.access_request_id, r.item_name, r.item_type, r.requested_for_id, r.requested_for_name, r.created,
+	p.name AS phase, p.started AS phase_started,
+	date_part('epoch', statement_timestamp() - p.started) / 86400 AS executing_days,
+	CASE WHEN r.cancelable THEN 'cancel' ELSE 'close' END AS advice
+FROM accessreq.phase p
+JOIN accessreq.request_status r ON r.server = p.server AND r.account_activity_item_id = p.account_activity_item_id
+WHERE p.state = 'EXECUTING' AND p.started < statement_timestamp() - interval '7 days'
+AND accessreq.is_open(r.state, r.missing_since);
+COMMENT ON VIEW accessreq.stuck_item IS
+'open items in a phase that has been executing for more than 7 days, and what would end them. Needs SELECT on phase and request_status';
+COMMENT ON COLUMN accessreq.stuck_item.row_key IS 'of request_item';
+COMMENT ON COLUMN accessreq.stuck_item.executing_days IS 'for how many days the phase has been executing: filter by it for another threshold';
+COMMENT ON COLUMN accessreq.stuck_item.advice IS 'cancel, while the tenant takes that; close afterwards';
+
+CREATE VIEW accessreq.expiring_access WITH (security_invoker = true) AS
+SELECT r.server, r.account_activity_item_id, r.server || '/' || r.account_activity_item_id AS row_key,
+	r.access_request_id, r.item_id, r.item_name, r.item_type, r.requested_for_id, r.requested_for_name,
+	r.remove_date, date_part('epoch', r.remove_date - statement_timestamp()) / 86400 AS days_left
+FROM accessreq.request_status r
+WHERE r.remove_date > statement_timestamp() AND r.state = 'REQUEST_COMPLETED'
+AND r.request_type IS DISTINCT FROM 'REVOKE_ACCESS';
+COMMENT ON VIEW accessreq.expiring_access IS
+'access that was granted and ends at a date to come. Needs SELECT on request_status';
+COMMENT ON COLUMN accessreq.expiring_access.row_key IS 'of request_item';
+COMMENT ON COLUMN accessreq.expiring_access.days_left IS 'days until then';
+
+CREATE VIEW accessreq.sod_violation WITH (security_invoker = true) AS
+SELECT r.server, r.account_activity_item_id, r.server || '/' || r.account_activity_item_id AS row_key,
+	r.access_request_id, r.item_id, r.item_name, r.item_type, r.requested_for_id, r.requested_for_name,
+	r.state, accessreq.is_open(r.state, r.missing_since) AS is_open, r.created,
+	r.sod_state, array_to_string(r.sod_policies, '; ') AS sod_policies, cardinality(r.sod_policies) AS policies
+FROM accessreq.request_status r
+WHERE cardinality(r.sod_policies) > 0;
+COMMENT ON VIEW accessreq.sod_violation IS
+'items that violate policies for separation of duties. Needs SELECT on request_status';
+COMMENT ON COLUMN accessreq.sod_violation.row_key IS 'of request_item';
+COMMENT ON COLUMN accessreq.sod_violation.sod_policies IS 'the policies'' names, joined by ''; ''';
+COMMENT ON COLUMN accessreq.sod_violation.policies IS 'how many they are';
+
+CREATE VIEW accessreq.time_in_state WITH (security_invoker = true) AS
+WITH own AS (
+	-- when it was closed by its own dates, of one that was closed when it was first seen
+	SELECT r.server, r.account_activity_item_id, r.access_request_id, r.created, r.missing_since, f.observed_at, f.new_state,
+		CASE WHEN NOT accessreq.is_open(f.new_state, NULL) THEN least(f.observed_at, coalesce(
+			(SELECT max(p.finished) FROM accessreq.phase p WHERE p.server = r.server
+				AND p.account_activity_item_id = r.account_activity_item_id),
+			r.modified, r.created)) END AS closed_at
+	FROM accessreq.request_status r
+	JOIN accessreq.state_change f ON f.server = r.server AND f.account_activity_item_id = r.account_activity_item_id
+	WHERE f.old_state IS NULL AND f.observed_at = r.first_seen_at
+)
+SELECT o.server, o.account_activity_item_id, o.server || '/' || o.account_activity_item_id AS row_key,
+	o.access_request_id, s.state, s.since, s.until,
+	date_part('epoch', coalesce(s.until, statement_timestamp()) - s.since) / 3600 AS hours, s.estimated
+FROM own o
+CROSS JOIN LATERAL (
+	-- open from its creation to its first sight, or to its own end before that
+	SELECT CASE WHEN o.closed_at IS NULL THEN o.new_state ELSE 'EXECUTING' END AS state,
+		o.created AS since, coalesce(o.closed_at, o.observed_at) AS until, true AS estimated
+	WHERE o.created < coalesce(o.closed_at, o.observed_at)
+	UNION ALL
+	SELECT o.new_state, o.closed_at, o.observed_at, true WHERE o.closed_at < o.observed_at
+	UNION ALL
+	SELECT c.new_state, c.observed_at,
+		coalesce(lead(c.observed_at) OVER (ORDER BY c.observed_at), o.missing_since), false
+	FROM accessreq.state_change c
+	WHERE c.server = o.server AND c.account_activity_item_id = o.account_activity_item_id
+) s;
+COMMENT ON VIEW accessreq.time_in_state IS
+'for how long each item was in which state: as observed, and before it was first seen by its own dates. Needs SELECT on request_status, phase and state_change';
+COMMENT ON COLUMN accessreq.time_in_state.row_key IS 'of request_item';
+COMMENT ON COLUMN accessreq.time_in_state.until IS 'null: it still is, or nobody can say';
+COMMENT ON COLUMN accessreq.time_in_state.hours IS 'hours until then, or until now';
+COMMENT ON COLUMN accessreq.time_in_state.estimated IS 'whether that is by the item''s own dates: open from its creation, closed when its last phase ended, else when it was last modified';
+
+CREATE VIEW accessreq.state_on_day WITH (security_invoker = true) AS
+WITH seen AS (
+	SELECT r.server, min(r.first_seen_at) AS first_at FROM accessreq.request_status r GROUP BY r.server
+), change AS (
+	SELECT d.server, d.at::date AS day, sum(d.n) AS n
+	FROM (
+		-- what is open when it is first seen was so from its creation; what is closed, until its own end
+		SELECT r.server, least(r.created, r.first_seen_at) AS at, 1 AS n
+		FROM accessreq.request_status r
+		UNION ALL
+		SELECT f.server, least(f.observed_at, coalesce(p.finished, r.modified, r.created, r.first_seen_at)), -1
+		FROM accessreq.request_status r
+		JOIN accessreq.state_change f ON f.server = r.server AND f.account_activity_item_id = r.account_activity_item_id
+		LEFT JOIN (SELECT x.server, x.account_activity_item_id, max(x.finished) AS finished
+			FROM accessreq.phase x GROUP BY x.server, x.account_activity_item_id) p
+			ON p.server = r.server AND p.account_activity_item_id = r.account_activity_item_id
+		WHERE f.old_state IS NULL AND f.observed_at = r.first_seen_at AND NOT accessreq.is_open(f.new_state, NULL)
+		UNION ALL
+		-- afterwards as observed
+		SELECT c.server, c.observed_at,
+			CASE WHEN accessreq.is_open(c.new_state, NULL) THEN 1 ELSE -1 END
+		FROM accessreq.state_change c
+		WHERE c.old_state IS NOT NULL
+		AND accessreq.is_open(c.old_state, NULL) <> accessreq.is_open(c.new_state, NULL)
+		UNION ALL
+		SELECT r.server, r.missing_since, -1
+		FROM accessreq.request_status r
+		WHERE r.missing_since IS NOT NULL AND accessreq.is_open(r.state, NULL)
+	) d
+	GROUP BY d.server, d.at::date
+)
+SELECT s.server, g.day::date AS day,
+	(sum(coalesce(c.n, 0)) OVER (PARTITION BY s.server ORDER BY g.day))::bigint AS open,
+	g.day::date <= s.first_at::date AS estimated
+FROM seen s
+CROSS JOIN LATERAL generate_series((SELECT min(x.day) FROM change x WHERE x.server = s.server)::timestamp,
+	statement_timestamp()::date::timestamp, interval '1 day') g (day)
+LEFT JOIN change c ON c.server = s.server AND c.day = g.day::date;
+COMMENT ON VIEW accessreq.state_on_day IS
+'how many items were open at the end of each day, in the session''s time zone. Needs SELECT on request_status, phase and state_change';
+COMMENT ON COLUMN accessreq.state_on_day.open IS 'items that were open';
+COMMENT ON COLUMN accessreq.state_on_day.estimated IS 'whether that is by the items'' own dates, because nobody looked yet';
+
+COMMENT ON COLUMN accessreq.approval_backlog.approver_id IS 'the approver';
+COMMENT ON COLUMN accessreq.approval_backlog.approver_type IS 'IDENTITY or GOVERNANCE_GROUP';
+COMMENT ON COLUMN accessreq.approval_backlog.approver_name IS 'his name';
+COMMENT ON COLUMN accessreq.provisioning_failure.items IS 'how many';
+COMMENT ON COLUMN accessreq.stuck_item.phase IS 'the phase';
+COMMENT ON COLUMN accessreq.stuck_item.phase_started IS 'since when it has been executing, by the tenant''s clock';
+COMMENT ON COLUMN accessreq.time_in_state.state IS 'the state';
+COMMENT ON COLUMN accessreq.time_in_state.since IS 'since when';
+COMMENT ON COLUMN accessreq.state_on_day.day IS 'the day';
+COMMENT ON COLUMN accessreq.item_outcome.week IS 'Monday of the week in which they were closed';
+COMMENT ON COLUMN accessreq.item_outcome.completed IS 'REQUEST_COMPLETED';
+COMMENT ON COLUMN accessreq.item_outcome.rejected IS 'REJECTED';
+COMMENT ON COLUMN accessreq.item_outcome.cancelled IS 'CANCELLED';
+COMMENT ON COLUMN accessreq.item_outcome.terminated IS 'TERMINATED';
+COMMENT ON COLUMN accessreq.item_outcome.provisioning_failed IS 'PROVISIONING_FAILED';
+COMMENT ON COLUMN accessreq.item_outcome.not_all_provisioned IS 'NOT_ALL_ITEMS_PROVISIONED';
+COMMENT ON COLUMN accessreq.item_outcome.error IS 'ERROR';
+COMMENT ON COLUMN accessreq.approval_latency.week IS 'Monday of the week in which the phase ended';
+COMMENT ON COLUMN accessreq.approval_latency.items IS 'how many phases';
+COMMENT ON COLUMN accessreq.approval_latency.mean_hours IS 'their mean length';
+COMMENT ON COLUMN accessreq.approval_latency.median_hours IS 'the median';
+COMMENT ON COLUMN accessreq.approval_latency.p90_hours IS 'nine of ten were not longer';
+COMMENT ON COLUMN accessreq.approval_latency.max_hours IS 'the longest';
+COMMENT ON COLUMN accessreq.provisioning_time.week IS 'Monday of the week in which the phase ended';
+COMMENT ON COLUMN accessreq.provisioning_time.items IS 'how many phases';
+COMMENT ON COLUMN accessreq.provisioning_time.mean_hours IS 'their mean length';
+COMMENT ON COLUMN accessreq.provisioning_time.median_hours IS 'the median';
+COMMENT ON COLUMN accessreq.provisioning_time.p90_hours IS 'nine of ten were not longer';
+COMMENT ON COLUMN accessreq.provisioning_time.max_hours IS 'the longest';
+
+-- a column that only repeats one of a table has that one's comment
+DO $$
+DECLARE
+	c record;
+BEGIN
+	FOR c IN
+		SELECT DISTINCT ON (v.oid, a.attnum) v.relname AS view, a.attname AS column, col_description(t.oid, b.attnum) AS comment
+		FROM pg_class v JOIN pg_attribute a ON a.attrelid = v.oid AND a.attnum > 0
+		JOIN unnest(ARRAY['approval', 'phase', 'state_change', 'request_status']) WITH ORDINALITY n (name, place) ON true
+		JOIN pg_class t ON t.relnamespace = v.relnamespace AND t.relname = n.name
+		JOIN pg_attribute b ON b.attrelid = t.oid AND b.attname = a.attname AND b.attnum > 0
+		WHERE v.relnamespace = 'accessreq'::regnamespace AND v.relkind = 'v' AND col_description(v.oid, a.attnum) IS NULL
+		-- the table that the view is about, then any
+		ORDER BY v.oid, a.attnum, (v.relname LIKE n.name || '%') DESC,
+			(n.name = 'request_status') DESC, n.place
+	LOOP
+		EXECUTE format('COMMENT ON COLUMN accessreq.%I.%I IS %L', c.view, c.column, c.comment);
+	END LOOP;
+END
+$$;
+
+-- ---------------------------------------------------------------------------
+-- Automation: what the reports show, acted on through the queue
+-- ---------------------------------------------------------------------------
+
+CREATE TYPE accessreq.planned_action AS (
+	server				text,
+	access_request_id	text,
+	action_id			bigint,
+	reason				text
+);
+COMMENT ON TYPE accessreq.planned_action IS
+'what cancel_stale(), close_stuck() and request_once() did or would do, and why';
+COMMENT ON COLUMN accessreq.planned_action.server IS 'the foreign server (tenant)';
+COMMENT ON COLUMN accessreq.planned_action.access_request_id IS 'the access request it is about';
+COMMENT ON COLUMN accessreq.planned_action.action_id IS 'the action that was enqueued; null in a dry run, and where none was';
+COMMENT ON COLUMN accessreq.planned_action.reason IS 'why';
+
+CREATE FUNCTION accessreq.resolve_server(server name)
+RETURNS name
+AS 'MODULE_PATHNAME', 'accessreq_resolve_server'
+LANGUAGE C STABLE PARALLEL RESTRICTED;
+COMMENT ON FUNCTION accessreq.resolve_server(name) IS
+'the server that is meant where a function''s argument is this: null means accessreq.server, else the only one that you may use';
+
+CREATE FUNCTION accessreq.asks_for(request jsonb, requested_for text, item_type text, item_id text)
+RETURNS boolean
+LANGUAGE sql IMMUTABLE PARALLEL SAFE
+RETURN coalesce(request ->> 'requestType', 'GRANT_ACCESS') <> 'REVOKE_ACCESS'
+	AND CASE WHEN jsonb_typeof(request -> 'requestedForWithRequestedItems') = 'array' THEN
+		EXISTS (SELECT FROM jsonb_array_elements(request -> 'requestedForWithRequestedItems') p,
+			jsonb_array_elements(p -> 'requestedItems') i
+			WHERE p ->> 'identityId' = requested_for AND i ->> 'type' = item_type AND i ->> 'id' = item_id)
+	ELSE request -> 'requestedFor' ? requested_for
+		AND EXISTS (SELECT FROM jsonb_array_elements(request -> 'requestedItems') i
+			WHERE i ->> 'type' = item_type AND i ->> 'id' = item_id)
+	END;
+COMMENT ON FUNCTION accessreq.asks_for(jsonb, text, text, text) IS
+'whether a body for create() asks for this item for this person';
+
+CREATE FUNCTION accessreq.asking_action(server text, requested_for text, item_type text, item_id text)
+RETURNS accessreq.planned_action
+LANGUAGE sql STABLE PARALLEL UNSAFE SECURITY DEFINER
+SET search_path = pg_catalog, pg_temp
+BEGIN ATOMIC
+	SELECT a.server, a.access_request_ids[1], NULL::bigint, format('an action that asks for it is %s', a.state)
+	FROM accessreq.action a
+	WHERE a.id = (SELECT min(x.id) FROM (
+		SELECT q.id, q.request FROM accessreq.action q
+		WHERE q.server = asking_action.server AND q.kind = 'create' AND q.settled_at IS NULL
+		UNION ALL
+		SELECT u.id, u.request FROM accessreq.action u
+		WHERE u.server = asking_action.server AND u.kind = 'create' AND u.state = 'unknown' AND u.settled_at IS NOT NULL
+		UNION ALL
+		SELECT d.id, d.request FROM accessreq.action d
+		WHERE d.server = asking_action.server AND d.kind = 'create' AND d.state = 'done'
+		AND d.settled_at > statement_timestamp() - interval '1 day'
+		AND NOT EXISTS (SELECT FROM accessreq.request_status s
+			WHERE s.server = d.server AND s.access_request_id = ANY (d.access_request_ids))
+		) x WHERE accessreq.asks_for(x.request, asking_action.requested_for, asking_action.item_type, asking_action.item_id));
+END;
+COMMENT ON FUNCTION accessreq.asking_action(text, text, text, text) IS
+'for request_once(): whether a create of any role asks for this already and is queued, sending, unknown, or was done within a day and its row is not there yet';
+
+CREATE FUNCTION accessreq.cancel_stale(older_than interval, comment text, max_actions integer DEFAULT 100,
+	dry_run boolean DEFAULT true, server name DEFAULT NULL)
+RETURNS SETOF accessreq.planned_action
+LANGUAGE plpgsql VOLATILE PARALLEL UNSAFE ROWS 100
+SET search_path = pg_catalog, pg_temp
+AS $$
+DECLARE
+	wanted text := CASE WHEN cancel_stale.server IS NOT NULL THEN accessreq.resolve_server(cancel_stale.server) END;
+	p accessreq.planned_action;
+	r record;
+BEGIN
+	IF older_than IS NULL OR max_actions IS NULL OR dry_run IS NULL THEN
+		RAISE null_value_not_allowed USING MESSAGE = 'arguments "older_than", "max_actions" and "dry_run" must not be null';
+	END IF;
+	IF coalesce(cancel_stale.comment, '') = '' THEN
+		RAISE invalid_parameter_value USING MESSAGE = 'a cancel needs a comment';
+	END IF;
+	FOR r IN
+		SELECT s.server, s.access_request_id, min(s.created) AS created, count(*) AS items
+		FROM accessreq.request_status s
+		JOIN pg_foreign_server f ON f.srvname = s.server::name
+		WHERE accessreq.is_open(s.state, s.missing_since) AND s.cancelable
+		AND s.created < statement_timestamp() - older_than AND s.access_request_id IS NOT NULL
+		AND CASE WHEN wanted IS NULL THEN has_server_privilege(f.oid, 'USAGE') ELSE s.server = wanted END
+		AND NOT EXISTS (SELECT FROM accessreq.action a WHERE a.server = s.server AND a.settled_at IS NULL
+			AND a.access_request_ids && ARRAY[s.access_request_id])
+		GROUP BY s.server, s.access_request_id
+		ORDER BY min(s.created), s.server, s.access_request_id
+		LIMIT max_actions
+	LOOP
+		p := (r.server, r.access_request_id, NULL,
+			format('open since %s and can be cancelled, %s item(s)', r.created, r.items));
+		IF NOT dry_run THEN
+			BEGIN
+				p.action_id := accessreq.enqueue_cancel(r.access_request_id, cancel_stale.comment, server => r.server::name);
+			EXCEPTION WHEN unique_violation THEN
+				p.reason := SQLERRM;
+			END;
+		END IF;
+		RETURN NEXT p;
+	END LOOP;
+END
+$$;
+COMMENT ON FUNCTION accessreq.cancel_stale(interval, text, integer, boolean, name) IS
+'cancels access requests through the queue, the oldest first: those with an open item that is cancelable, was created longer ago than older_than, is still returned by full scans, and of which no action waits. By default a dry run, that returns what it would do. A server of null: all that you may use';
+
+CREATE FUNCTION accessreq.close_stuck(older_than interval, message text, max_actions integer DEFAULT 100,
+	dry_run boolean DEFAULT true, server name DEFAULT NULL)
+RETURNS SETOF accessreq.planned_action
+LANGUAGE plpgsql VOLATILE PARALLEL UNSAFE ROWS 100
+SET search_path = pg_catalog, pg_temp
+AS $$
+DECLARE
+	wanted text := CASE WHEN close_stuck.server IS NOT NULL THEN accessreq.resolve_server(close_stuck.server) END;
+	p accessreq.planned_action;
+	r record;
+BEGIN
+	IF older_than IS NULL OR max_actions IS NULL OR dry_run IS NULL THEN
+		RAISE null_value_not_allowed USING MESSAGE = 'arguments "older_than", "max_actions" and "dry_run" must not be null';
+	END IF;
+	FOR r IN
+		SELECT s.server, s.access_request_id, min(x.started) AS started,
+			string_agg(DISTINCT x.name, ', ') AS phases
+		FROM accessreq.phase x
+		JOIN accessreq.request_status s ON s.server = x.server AND s.account_activity_item_id = x.account_activity_item_id
+		JOIN pg_foreign_server f ON f.srvname = s.server::name
+		WHERE x.state = 'EXECUTING' AND x.started < statement_timestamp() - older_than
+		AND accessreq.is_open(s.state, s.missing_since) AND s.cancelable IS NOT TRUE AND s.access_request_id IS NOT NULL
+		AND CASE WHEN wanted IS NULL THEN has_server_privilege(f.oid, 'USAGE') ELSE s.server = wanted END
+		AND NOT EXISTS (SELECT FROM accessreq.action a WHERE a.server = s.server AND a.settled_at IS NULL
+			AND a.access_request_ids && ARRAY[s.access_request_id])
+		GROUP BY s.server, s.access_request_id
+		ORDER BY min(x.started), s.server, s.access_request_id
+		LIMIT max_actions
+	LOOP
+		p := (r.server, r.access_request_id, NULL,
+			format('%s has been executing since %s, and it cannot be cancelled any more', r.phases, r.started));
+		IF NOT dry_run THEN
+			p.action_id := accessreq.enqueue_close(ARRAY[r.access_request_id], close_stuck.message, server => r.server::name);
+		END IF;
+		RETURN NEXT p;
+	END LOOP;
+END
+$$;
+COMMENT ON FUNCTION accessreq.close_stuck(interval, text, integer, boolean, name) IS
+'closes access requests through the queue, those that are stuck for longest first: an item is open and not cancelable any more, one of its phases has been executing for longer than older_than, full scans still return it, and no action waits for the request. By default a dry run, that returns what it would do. A server of null: all that you may use';
+
+CREATE FUNCTION accessreq.request_once(requested_for text, item_type text, item_id text, comment text,
+	remove_date timestamptz DEFAULT NULL, server name DEFAULT NULL)
+RETURNS SETOF accessreq.planned_action
+LANGUAGE plpgsql VOLATILE PARALLEL UNSAFE ROWS 1
+SET search_path = pg_catalog, pg_temp
+AS $$
+DECLARE
+	target text := accessreq.resolve_server(request_once.server);
+	body jsonb;
+	p accessreq.planned_action;
+BEGIN
+	SELECT b INTO body FROM accessreq.grant_request(ARRAY[request_once.requested_for], request_once.item_type,
+		request_once.item_id, request_once.comment, remove_date => request_once.remove_date) b;
+	IF body IS NULL THEN
+		RAISE null_value_not_allowed USING MESSAGE = 'argument "requested_for" must not be null';
+	END IF;
+	-- two sessions at once see each other's
+	PERFORM pg_advisory_xact_lock(hashtextextended(concat_ws('/', target, request_once.requested_for,
+		request_once.item_type, request_once.item_id), 0));
+	SELECT s.server, s.access_request_id, NULL, 'an equal request is open' INTO p
+	FROM accessreq.request_status s
+	WHERE s.server = target AND s.requested_for_id = request_once.requested_for
+	AND s.item_id = request_once.item_id AND s.item_type = request_once.item_type
+	AND accessreq.is_open(s.state, s.missing_since) AND s.request_type IS DISTINCT FROM 'REVOKE_ACCESS'
+	ORDER BY s.created LIMIT 1;
+	IF NOT FOUND THEN
+		p := accessreq.asking_action(target, request_once.requested_for, request_once.item_type, request_once.item_id);
+	END IF;
+	IF p.server IS NULL THEN
+		p := (target, NULL, accessreq.enqueue_create(body, server => target::name), 'no equal request is open');
+	END IF;
+	RETURN NEXT p;
+END
+$$;
+COMMENT ON FUNCTION accessreq.request_once(text, text, text, text, timestamptz, name) IS
+'asks for an item for a person through the queue, unless an equal request (same server, person, item and type) is open, or a create of any role asks for it that is queued, sending, unknown, or was done within a day and its row is not there yet. One row; action_id is null where nothing was enqueued. Made for triggers';
+
+CREATE FUNCTION accessreq.dashboard_data(server name DEFAULT NULL)
+RETURNS jsonb
+LANGUAGE sql STABLE PARALLEL SAFE
+SET search_path = pg_catalog, pg_temp
+BEGIN ATOMIC
+SELECT jsonb_build_object(
+	'generated_at', statement_timestamp(),
+	'servers', (SELECT coalesce(jsonb_agg(DISTINCT r.server), '[]') FROM accessreq.request_status r
+		WHERE dashboard_data.server IS NULL OR r.server = dashboard_data.server::text),
+	'tiles', (SELECT jsonb_build_object(
+		'items', (SELECT count(*) FROM accessreq.request_status r
+			WHERE dashboard_data.server IS NULL OR r.server = dashboard_data.server::text),
+		'open', count(*),
+		'oldest_days', max(o.age_days),
+		'failed_week', (SELECT count(*) FROM accessreq.request_status r
+			WHERE r.state = ANY (ARRAY['PROVISIONING_FAILED', 'NOT_ALL_ITEMS_PROVISIONED', 'ERROR'])
+			AND r.modified > statement_timestamp() - interval '7 days'
+			AND (dashboard_data.server IS NULL OR r.server = dashboard_data.server::text)),
+		'lag_seconds', (SELECT max(date_part('epoch', statement_timestamp() - j.last_success_at)) FROM accessreq.sync_job j
+			WHERE dashboard_data.server IS NULL OR j.server = dashboard_data.server::text))
+		FROM accessreq.open_item o WHERE dashboard_data.server IS NULL OR o.server = dashboard_data.server::text),
+	'open_by_age', (SELECT coalesce(jsonb_agg(jsonb_build_object('age', x.age, 'item_type', x.item_type, 'items', x.items)
+			ORDER BY x.n, x.item_type), '[]')
+		FROM (SELECT width_bucket(o.age_days, ARRAY[1, 7, 30, 90]::float8[]) AS n,
+				(ARRAY['under a day', '1 to 7 days', '7 to 30 days', '30 to 90 days', 'over 90 days'])[
+					width_bucket(o.age_days, ARRAY[1, 7, 30, 90]::float8[]) + 1] AS age,
+				coalesce(o.item_type, 'none') AS item_type, count(*) AS items
+			FROM accessreq.open_item o WHERE o.age_days IS NOT NULL
+			AND (dashboard_data.server IS NULL OR o.server = dashboard_data.server::text)
+			GROUP BY 1, 2, 3) x),
+	'backlog', (SELECT coalesce(jsonb_agg(to_jsonb(x) ORDER BY x.waiting DESC, x.approver), '[]')
+		FROM (SELECT coalesce(b.approver_name, b.approver_id, 'nobody') AS approver, b.waiting, b.oldest_days, b.forwarded
+			FROM accessreq.approval_backlog b
+			WHERE dashboard_data.server IS NULL OR b.server = dashboard_data.server::text
+			ORDER BY b.waiting DESC, 1 LIMIT 15) x),
+	'latency', (SELECT coalesce(jsonb_agg(to_jsonb(x) ORDER BY x.week), '[]')
+		FROM (SELECT date_trunc('week', p.finished)::date AS week, count(*) AS items,
+				percentile_cont(0.5) WITHIN GROUP (ORDER BY p.duration_hours) AS median_hours,
+				percentile_cont(0.9) WITHIN GROUP (ORDER BY p.duration_hours) AS p90_hours
+			FROM accessreq.phase_detail p WHERE p.name = 'APPROVAL_PHASE' AND p.started IS NOT NULL
+			AND p.finished > date_trunc('week', statement_timestamp()) - interval '26 weeks'
+			AND (dashboard_data.server IS NULL OR p.server = dashboard_data.server::text)
+			GROUP BY 1) x),
+	'outcomes', (SELECT coalesce(jsonb_agg(to_jsonb(x) ORDER BY x.week), '[]')
+		FROM (SELECT o.week::date AS week, sum(o.completed) AS completed, sum(o.rejected) AS rejected,
+				sum(o.cancelled) AS cancelled, sum(o.terminated) AS terminated,
+				sum(o.provisioning_failed + o.not_all_provisioned + o.error) AS failed
+			FROM accessreq.item_outcome o
+			WHERE o.week > date_trunc('week', statement_timestamp()) - interval '26 weeks'
+			AND (dashboard_data.server IS NULL OR o.server = dashboard_data.server::text)
+			GROUP BY 1) x),
+	'failures', (SELECT coalesce(jsonb_agg(to_jsonb(x) ORDER BY x.items DESC, x.last_at DESC), '[]')
+		FROM (SELECT f.source_names, f.error_text, f.items, f.last_at
+			FROM accessreq.provisioning_failure f
+			WHERE dashboard_data.server IS NULL OR f.server = dashboard_data.server::text
+			ORDER BY f.items DESC, f.last_at DESC LIMIT 15) x),
+	'stuck', (SELECT coalesce(jsonb_agg(to_jsonb(x) ORDER BY x.executing_days DESC), '[]')
+		FROM (SELECT s.server, s.access_request_id, s.item_name, s.item_type, s.requested_for_name, s.phase, s.executing_days, s.advice
+			FROM accessreq.stuck_item s
+			WHERE dashboard_data.server IS NULL OR s.server = dashboard_data.server::text
+			ORDER BY s.executing_days DESC LIMIT 50) x),
+	'open_on_day', (SELECT coalesce(jsonb_agg(to_jsonb(x) ORDER BY x.day), '[]')
+		FROM (SELECT d.day, sum(d.open) AS open, bool_or(d.estimated) AS estimated
+			FROM accessreq.state_on_day d
+			WHERE d.day > statement_timestamp()::date - 180
+			AND (dashboard_data.server IS NULL OR d.server = dashboard_data.server::text)
+			GROUP BY d.day) x)
+);
+END;
+COMMENT ON FUNCTION accessreq.dashboard_data(name) IS
+'what the dashboard shows, in one document; of one server, or null: of all. Needs SELECT on the report views and the tables under them, and on sync_job';
+
+-- ---------------------------------------------------------------------------
 -- Who may do what: nothing that calls out is PUBLIC's
 -- ---------------------------------------------------------------------------
 
@@ -1076,7 +1797,11 @@ REVOKE ALL ON FUNCTION
 	accessreq.release_actions(name),
 	accessreq.adopt(name),
 	accessreq.rename_server(name, name),
-	accessreq.forget(name)
+	accessreq.forget(name),
+	accessreq.asking_action(text, text, text, text),
+	accessreq.cancel_stale(interval, text, integer, boolean, name),
+	accessreq.close_stuck(interval, text, integer, boolean, name),
+	accessreq.request_once(text, text, text, text, timestamptz, name)
 FROM PUBLIC;
 REVOKE ALL ON PROCEDURE accessreq.sync(name, boolean), accessreq.wait_for_action(bigint, interval, text)
 FROM PUBLIC;

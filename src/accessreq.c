@@ -52,6 +52,7 @@ bool		accessreq_log_writes = true;
 bool		accessreq_deliver_actions = true;
 int			accessreq_run_retention = 30 * MINUTES_A_DAY;
 int			accessreq_action_retention = 365 * MINUTES_A_DAY;
+int			accessreq_approval_expiry = 90 * MINUTES_A_DAY;
 double		accessreq_missing_limit = 0.2;
 int			accessreq_launcher_naptime = 60;
 
@@ -137,6 +138,16 @@ define_queue_settings(void)
 }
 
 static void
+define_report_settings(void)
+{
+	DefineCustomIntVariable("accessreq.approval_expiry",
+							"After how long an approval expires, for accessreq.open_item.",
+							"A date that the tenant names for an approval wins over it.",
+							&accessreq_approval_expiry, 90 * MINUTES_A_DAY, 1, INT_MAX / 2,
+							PGC_USERSET, GUC_UNIT_MIN, NULL, NULL, NULL);
+}
+
+static void
 define_worker_settings(void)
 {
 	DefineCustomIntVariable("accessreq.launcher_naptime",
@@ -178,6 +189,7 @@ _PG_init(void)
 	define_guards();
 	define_pull_settings();
 	define_queue_settings();
+	define_report_settings();
 	define_worker_settings();
 	MarkGUCPrefixReserved("accessreq");
 	if (!process_shared_preload_libraries_in_progress)

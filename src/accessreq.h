@@ -25,6 +25,7 @@ extern bool accessreq_log_writes;
 extern bool accessreq_deliver_actions;
 extern int	accessreq_run_retention;	/* min */
 extern int	accessreq_action_retention; /* min */
+extern int	accessreq_approval_expiry;	/* min */
 extern double accessreq_missing_limit;
 extern int	accessreq_launcher_naptime;	/* s */
 

@@ -17,6 +17,7 @@ my $admin = new_session($node);
 my $r;
 
 sub value { return $admin->value(@_) }
+my $me = value('SELECT session_user');
 sub action { my ($id, $what) = @_; return value("SELECT $what FROM accessreq.action WHERE id = $id") }
 sub posts { return grep { $_->{method} ne 'GET' && $_->{path} !~ /oauth/ } $sandbox->requests }
 sub body { return decode_json($_[0]->{body}) }
@@ -84,8 +85,7 @@ is(action($id, 'http_status'), '202', 'its status');
 is(action($id, 'cardinality(access_request_ids)'), '2', 'the requests that it made');
 is(action($id, "answer #>> '{newRequests,0,accessRequestIds,0}' = access_request_ids[1]"), 't', 'and the answer');
 like(action($id, 'tracking_id'), qr/^[0-9a-f]{32}$/, 'its tracking id');
-is(action($id, "attempts || ' ' || (sent_at BETWEEN enqueued_at AND settled_at) || ' ' || owner || ' ' || enqueued_by || ' ' || (origin = accessreq.origin())"), "1 true $ENV{USER} $ENV{USER} true", 'whose, from where, when')
-  if $ENV{USER};
+is(action($id, "attempts || ' ' || (sent_at BETWEEN enqueued_at AND settled_at) || ' ' || owner || ' ' || enqueued_by || ' ' || (origin = accessreq.origin())"), "1 true $me $me true", 'whose, from where, when');
 ok(poll_until('a notice', sub { $listener->run('SELECT 1')->{out} =~ /"accessreq_action" with payload "\{"id":$id,"state":"done","server":"acme"\}"/ }), 'who listens is told');
 
 $id = value("SELECT accessreq.enqueue_create('{\"requestedForWithRequestedItems\":[{\"identityId\":\"p4\",\"requestedItems\":[{\"type\":\"ROLE\",\"id\":\"r4\",\"clientMetadata\":null}]}]}')");
@@ -187,7 +187,7 @@ CREATE USER MAPPING FOR bob SERVER acme OPTIONS (client_id 'bob', client_secret 
 GRANT SELECT ON accessreq.action, accessreq.action_queue TO alice, bob, bi");
 $r = $admin->run("SET ROLE alice; SELECT accessreq.enqueue_cancel('$x', 'mine')");
 is($r->{sqlstate}, '23505', 'another role\'s is refused');
-unlike($r->{err}, qr/$ENV{USER}|postgres/, 'naming nobody') if 1;
+unlike($r->{err}, qr/\Q$me\E/, 'naming nobody');
 $r = $admin->run("SELECT accessreq.cancel_action($id)");
 is($r->{sqlstate}, '42704', 'and cannot be taken out of the queue');
 like($r->{err}, qr/does not exist/, 'it is as if it were not there');
@@ -368,9 +368,6 @@ is(action($later, "error_code || ' ' || error"), '42704 role "bob" does not exis
 is(value('SELECT count(*) > 0 FROM accessreq.action WHERE owner = \'bob\''), 't', 'its rows make no query fail');
 is($admin->run("SET ROLE alice; SELECT count(*) > 0 FROM accessreq.action")->{out}, 't', 'of anybody\'s');
 $admin->run('RESET ROLE');
-value('CREATE ROLE bob LOGIN');
-is(value("SET ROLE bob; SELECT count(*) FROM accessreq.action; RESET ROLE") =~ /permission denied/ ? 1 : 0, 0, 'another bob') if 0;
-
 add_server($node, 'gone', $sandbox->url);
 value("SELECT accessreq.hold_actions('gone')");
 $id = value("SELECT accessreq.enqueue_cancel('x', 'c', server => 'gone')");

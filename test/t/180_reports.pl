@@ -1,0 +1,207 @@
+# The report views: every figure is compared with another computation, from the
+# items as the tenant sent them (raw), on 20,000 of them.
+
+use strict;
+use warnings;
+use AccessReq;
+use JSON::PP;
+use PostgreSQL::Test::Cluster;
+use PostgreSQL::Test::Utils;
+use Test::More;
+use Time::HiRes qw(time);
+
+my $node = accessreq_node('reports', conf => "accessreq.missing_limit = 1\n");
+my $sandbox = new_sandbox(rows => 20000, open => 8);
+my $admin = new_session($node);
+
+sub value { return $admin->value(@_) }
+
+# Nothing is there yet: every view and the dashboard say so, and do not fail.
+my @views = split /\n/, value("SELECT relname FROM pg_class WHERE relnamespace = 'accessreq'::regnamespace AND relkind = 'v' ORDER BY 1");
+cmp_ok(scalar(@views), '>=', 18, 'the views');
+is(value("SELECT count(*) FROM accessreq.$_"), '0', "$_ of nothing") for @views;
+is(value("SELECT d -> 'tiles' ->> 'open' || ' ' || (d -> 'tiles' ->> 'items') || ' ' || (d -> 'backlog')::text || ' ' || (d -> 'open_on_day')::text FROM accessreq.dashboard_data() d"), '0 0 [] []', 'a dashboard of nothing');
+
+# ------------------------------------------------------------------------ the data
+
+add_server($node, 'acme', $sandbox->url);
+value("CALL accessreq.sync('acme')");
+# things happen that are then observed
+my @dump = @{ $sandbox->dump };
+my @open = grep { $_->{state} eq 'EXECUTING' } @dump;
+$sandbox->admin('POST', 'change', { id => $open[$_]{accountActivityItemId}, set => { state => 'REQUEST_COMPLETED' } }) for 0 .. 19;
+$sandbox->admin('POST', 'change', { id => $open[$_]{accountActivityItemId}, set => { state => 'REJECTED' } }) for 20 .. 29;
+my @closed = grep { $_->{state} eq 'REQUEST_COMPLETED' } @dump;
+$sandbox->admin('POST', 'change', { id => $closed[$_]{accountActivityItemId}, set => { state => 'EXECUTING' } }) for 0 .. 4;
+$sandbox->admin('DELETE', "items?id=$_->{accountActivityItemId}") for @open[ 40 .. 44 ], @closed[ 40 .. 49 ];
+# a tenant of next year
+$sandbox->admin('POST', 'change', {
+	id => $open[$_]{accountActivityItemId},
+	set => {
+		state => 'AWAITING_ORACLE',
+		approvalDetails => [ { approvalId => "o$_", status => 'PENDING', scheme => 'ORACLE', forwarded => JSON::PP::true(),
+				originalOwner => { type => 'MACHINE', id => 'm1', name => 'Delphi' }, currentOwner => undef,
+				timeoutConfig => { expiresOn => '2027-03-04T05:06:07Z', note => 'x' } } ],
+		accessRequestPhases => [ { name => 'DIVINATION', state => 'EXECUTING', started => '2026-01-01T00:00:00Z', finished => undef } ] } }) for 50 .. 52;
+value("CALL accessreq.sync('acme', full_scan => true)");
+is(value('SELECT count(*) FROM accessreq.request_status WHERE missing_since IS NOT NULL'), '15', 'some are gone');
+value('ANALYZE');
+
+# The same from raw, by other means.
+value(<<'SQL');
+SET timezone = 'UTC';
+CREATE TEMP TABLE i AS SELECT server, account_activity_item_id AS id, raw::jsonb AS j, first_seen_at, missing_since,
+	raw::jsonb ->> 'state' AS state, (raw::jsonb ->> 'created')::timestamptz AS created, (raw::jsonb ->> 'modified')::timestamptz AS modified,
+	coalesce(raw::jsonb ->> 'state' IN ('REQUEST_COMPLETED', 'CANCELLED', 'TERMINATED', 'REJECTED', 'PROVISIONING_FAILED', 'NOT_ALL_ITEMS_PROVISIONED', 'ERROR'), false) AS closed
+FROM accessreq.request_status;
+CREATE TEMP TABLE a AS SELECT server, id, n AS ordinal, v AS j, v ->> 'status' AS status,
+	coalesce(v -> 'currentOwner' ->> 'name', v -> 'currentOwner' ->> 'id', v -> 'originalOwner' ->> 'name', v -> 'originalOwner' ->> 'id') AS holder,
+	(v ->> 'modified')::timestamptz AS modified
+FROM i, jsonb_array_elements(CASE jsonb_typeof(j -> 'approvalDetails') WHEN 'array' THEN j -> 'approvalDetails' ELSE '[]' END) WITH ORDINALITY o (v, n);
+CREATE TEMP TABLE p AS SELECT server, id, n AS ordinal, v ->> 'name' AS name, v ->> 'state' AS state, (v ->> 'started')::timestamptz AS started, (v ->> 'finished')::timestamptz AS finished
+FROM i, jsonb_array_elements(CASE jsonb_typeof(j -> 'accessRequestPhases') WHEN 'array' THEN j -> 'accessRequestPhases' ELSE '[]' END) WITH ORDINALITY o (v, n);
+CREATE TEMP TABLE ended AS SELECT server, id, max(finished) AS at FROM p GROUP BY 1, 2;
+CREATE INDEX ON i (server, id); CREATE INDEX ON a (server, id); CREATE INDEX ON p (server, id); CREATE INDEX ON ended (server, id);
+ANALYZE i; ANALYZE a; ANALYZE p; ANALYZE ended;
+SQL
+
+# Two queries give the same rows, of which there are some.
+sub same
+{
+	my ($name, $view, $raw) = @_;
+	my $n = value("SELECT count(*) FROM ($view) v");
+	my $r = value("WITH v AS MATERIALIZED ($view), r AS MATERIALIZED ($raw) SELECT (SELECT count(*) FROM (TABLE v EXCEPT ALL TABLE r) x) || ' ' || (SELECT count(*) FROM (TABLE r EXCEPT ALL TABLE v) x)");
+
+	cmp_ok($n, '>', 0, "$name: has rows ($n)");
+	is($r, '0 0', "$name: zero differences")
+	  or diag(value("WITH v AS MATERIALIZED ($view), r AS MATERIALIZED ($raw) (SELECT 'view', x::text FROM (TABLE v EXCEPT ALL TABLE r LIMIT 3) x) UNION ALL (SELECT 'raw', x::text FROM (TABLE r EXCEPT ALL TABLE v LIMIT 3) x)"));
+	return;
+}
+
+my $closed_at = "CASE WHEN i.closed THEN CASE WHEN i.state = 'CANCELLED' AND i.j #>> '{cancelledRequestDetails,modified}' IS NOT NULL THEN (i.j #>> '{cancelledRequestDetails,modified}')::timestamptz ELSE coalesce((SELECT e.at FROM ended e WHERE e.id = i.id), i.modified, i.created) END END";
+my $stage = "CASE WHEN i.missing_since IS NOT NULL THEN 'missing' WHEN i.closed THEN 'closed' WHEN i.state = 'PROVISIONING_VERIFICATION_PENDING' THEN 'verification' ELSE coalesce((SELECT replace(lower(p.name), '_phase', '') FROM p WHERE p.id = i.id AND p.state = 'EXECUTING' ORDER BY p.ordinal LIMIT 1), 'unknown') END";
+my $holders = "(SELECT array_to_string(array_agg(DISTINCT a.holder), '; ') FROM a WHERE a.id = i.id AND a.status = 'PENDING')";
+
+same('request_item',
+	'SELECT row_key, access_request_id, item_id, item_name, item_type, request_type, state, stage, is_open, closed_at, requester_id, requester_name, requested_for_id, requested_for_name, created, modified, start_date, remove_date, cancelable, sod_policies, current_approvers, decided_by, decided_at, missing_since IS NULL FROM accessreq.request_item',
+	"SELECT i.server || '/' || i.id, i.j ->> 'accessRequestId', i.j ->> 'id', i.j ->> 'name', i.j ->> 'type', i.j ->> 'requestType', i.state, $stage, NOT i.closed AND i.missing_since IS NULL, $closed_at,
+	i.j #>> '{requester,id}', i.j #>> '{requester,name}', coalesce(i.j #>> '{requestedFor,id}', i.j #>> '{requestedFor,0,id}'), coalesce(i.j #>> '{requestedFor,name}', i.j #>> '{requestedFor,0,name}'), i.created, i.modified, (i.j ->> 'startDate')::timestamptz, (i.j ->> 'removeDate')::timestamptz, (i.j ->> 'cancelable')::bool,
+	(SELECT string_agg(v ->> 'name', '; ' ORDER BY n) FROM jsonb_array_elements(CASE jsonb_typeof(i.j #> '{sodViolationContext,violationCheckResult,violatedPolicies}') WHEN 'array' THEN i.j #> '{sodViolationContext,violationCheckResult,violatedPolicies}' ELSE '[]' END) WITH ORDINALITY o (v, n)),
+	CASE WHEN NOT i.closed AND i.missing_since IS NULL THEN $holders END,
+	(SELECT array_to_string(array_agg(DISTINCT coalesce(a.j #>> '{reviewedBy,name}', a.j #>> '{reviewedBy,id}', a.j #>> '{currentOwner,name}', a.j #>> '{currentOwner,id}')), '; ') FROM a WHERE a.id = i.id AND a.status IN ('APPROVED', 'REJECTED')),
+	(SELECT max(a.modified) FROM a WHERE a.id = i.id AND a.status IN ('APPROVED', 'REJECTED')), i.missing_since IS NULL FROM i");
+same('request_item: age_days', 'SELECT row_key, round(age_days::numeric, 2) FROM accessreq.request_item WHERE NOT is_open AND missing_since IS NULL',
+	"SELECT i.server || '/' || i.id, round((extract(epoch FROM $closed_at - i.created) / 86400)::numeric, 2) FROM i WHERE i.closed AND i.missing_since IS NULL");
+same('approval_detail', 'SELECT row_key, ordinal::bigint, status, scheme, approver_name, is_waiting FROM accessreq.approval_detail',
+	"SELECT a.server || '/' || a.id, a.ordinal, a.status, a.j ->> 'scheme', coalesce(a.j #>> '{currentOwner,name}', a.j #>> '{originalOwner,name}'), coalesce(a.status = 'PENDING', false) AND NOT i.closed AND i.missing_since IS NULL FROM a JOIN i USING (server, id)");
+same('approval_detail: duration_hours', "SELECT row_key, ordinal::bigint, round(duration_hours::numeric, 3) FROM accessreq.approval_detail WHERE status IN ('APPROVED', 'REJECTED')",
+	"SELECT a.server || '/' || a.id, a.ordinal, round((extract(epoch FROM a.modified - i.created) / 3600)::numeric, 3) FROM a JOIN i USING (server, id) WHERE a.status IN ('APPROVED', 'REJECTED')");
+same('phase_detail', 'SELECT row_key, ordinal::bigint, name, state, started, finished, round(duration_hours::numeric, 3) FROM accessreq.phase_detail WHERE finished IS NOT NULL',
+	"SELECT server || '/' || id, ordinal, name, state, started, finished, round((extract(epoch FROM finished - started) / 3600)::numeric, 3) FROM p WHERE finished IS NOT NULL");
+same('state_history', 'SELECT row_key, old_state, new_state FROM accessreq.state_history',
+	"SELECT server || '/' || account_activity_item_id, old_state, new_state FROM accessreq.state_change");
+same('open_item', 'SELECT row_key, state, stage, current_approvers, cancelable, expires_at IS NULL, coalesce(expiry_estimated::text, \'none\') FROM accessreq.open_item',
+	"SELECT i.server || '/' || i.id, i.state, $stage, $holders, (i.j ->> 'cancelable')::bool, NOT EXISTS (SELECT FROM a WHERE a.id = i.id AND a.status = 'PENDING' AND (a.j #>> '{timeoutConfig,expiresOn}' IS NOT NULL OR (SELECT pending_since FROM accessreq.approval x WHERE x.account_activity_item_id = i.id AND x.ordinal = a.ordinal) IS NOT NULL)),
+	CASE WHEN NOT EXISTS (SELECT FROM a WHERE a.id = i.id AND a.status = 'PENDING') THEN 'none' WHEN EXISTS (SELECT FROM a WHERE a.id = i.id AND a.j #>> '{timeoutConfig,expiresOn}' IS NOT NULL) THEN 'false' ELSE 'true' END FROM i WHERE NOT i.closed AND i.missing_since IS NULL");
+is(value("SELECT min(expires_at) FROM accessreq.open_item WHERE NOT expiry_estimated"), '2027-03-04 05:06:07+00', 'a date of the tenant\'s is when an approval expires');
+is(value("SELECT bool_and(expires_at = pending_since + interval '90 days') FROM accessreq.open_item WHERE expiry_estimated"), 't', 'else 90 days after it began');
+is(value("SET accessreq.approval_expiry = '10 days'; SELECT bool_and(expires_at = pending_since + interval '10 days') FROM accessreq.open_item WHERE expiry_estimated; RESET accessreq.approval_expiry"), 't', 'or what accessreq.approval_expiry says');
+same('approval_backlog', 'SELECT approver_id, waiting, forwarded FROM accessreq.approval_backlog',
+	"SELECT coalesce(a.j #>> '{currentOwner,id}', a.j #>> '{originalOwner,id}'), count(*), count(*) FILTER (WHERE (a.j ->> 'forwarded')::bool) FROM a JOIN i USING (server, id) WHERE a.status = 'PENDING' AND NOT i.closed AND i.missing_since IS NULL GROUP BY 1");
+same('approval_backlog: oldest', 'SELECT approver_id, oldest_since FROM accessreq.approval_backlog',
+	"SELECT DISTINCT ON (1) coalesce(x.current_owner_id, x.original_owner_id), x.pending_since FROM accessreq.approval x JOIN i ON i.id = x.account_activity_item_id WHERE x.status = 'PENDING' AND NOT i.closed AND i.missing_since IS NULL ORDER BY 1, 2");
+for my $case ([ approval_latency => 'APPROVAL_PHASE' ], [ provisioning_time => 'PROVISIONING_PHASE' ])
+{
+	my ($view, $phase) = @$case;
+
+	same($view, "SELECT week, item_type, item_id, items, round(mean_hours::numeric, 3), round(median_hours::numeric, 3), round(p90_hours::numeric, 3), round(max_hours::numeric, 3) FROM accessreq.$view",
+		"SELECT to_timestamp(floor((extract(epoch FROM p.finished) + 259200) / 604800) * 604800 - 259200), i.j ->> 'type', i.j ->> 'id', count(*), round((sum(h) / count(*))::numeric, 3),
+		round((SELECT avg(v) FROM (SELECT unnest(array_agg(h ORDER BY h)) v OFFSET (count(*) - 1) / 2 LIMIT 2 - count(*) % 2) m)::numeric, 3),
+		round(((array_agg(h ORDER BY h))[floor(0.9 * (count(*) - 1))::int + 1] + (0.9 * (count(*) - 1) - floor(0.9 * (count(*) - 1))) * (coalesce((array_agg(h ORDER BY h))[floor(0.9 * (count(*) - 1))::int + 2], 0) - (array_agg(h ORDER BY h))[floor(0.9 * (count(*) - 1))::int + 1]))::numeric, 3),
+		round(max(h)::numeric, 3) FROM p JOIN i USING (server, id), LATERAL (SELECT extract(epoch FROM p.finished - p.started)::float8 / 3600) x (h) WHERE p.name = '$phase' AND p.finished IS NOT NULL AND p.started IS NOT NULL GROUP BY 1, 2, 3");
+}
+same('item_outcome', 'SELECT week, item_type, closed, completed, rejected, cancelled, terminated, provisioning_failed, not_all_provisioned, error, round(rejection_rate::numeric, 6) FROM accessreq.item_outcome',
+	"SELECT to_timestamp(floor((extract(epoch FROM at) + 259200) / 604800) * 604800 - 259200), type, count(*), sum((state = 'REQUEST_COMPLETED')::int), sum((state = 'REJECTED')::int), sum((state = 'CANCELLED')::int), sum((state = 'TERMINATED')::int), sum((state = 'PROVISIONING_FAILED')::int), sum((state = 'NOT_ALL_ITEMS_PROVISIONED')::int), sum((state = 'ERROR')::int), round(sum((state = 'REJECTED')::int)::numeric / count(*), 6) FROM (SELECT $closed_at AS at, i.j ->> 'type' AS type, i.state FROM i WHERE i.closed) x GROUP BY 1, 2");
+same('provisioning_failure', 'SELECT source_names, items FROM (SELECT source_names, sum(items)::bigint AS items FROM accessreq.provisioning_failure GROUP BY 1) x',
+	"SELECT s, count(*) FROM (SELECT (SELECT array_to_string(array_agg(name ORDER BY first), '; ') FROM (SELECT v ->> 'sourceName' AS name, min(n) AS first FROM jsonb_array_elements(CASE jsonb_typeof(i.j -> 'requestedAccounts') WHEN 'array' THEN i.j -> 'requestedAccounts' ELSE '[]' END) WITH ORDINALITY o (v, n) WHERE v ->> 'sourceName' IS NOT NULL GROUP BY 1) y) AS s FROM i WHERE i.state IN ('PROVISIONING_FAILED', 'NOT_ALL_ITEMS_PROVISIONED', 'ERROR')) z GROUP BY 1");
+is(value("SELECT count(*) FROM accessreq.provisioning_failure WHERE error_text LIKE '%connector%'") > 0 ? 1 : 0, 1, 'with the error texts');
+same('stuck_item', "SELECT row_key, phase, advice FROM accessreq.stuck_item",
+	"SELECT i.server || '/' || i.id, p.name, CASE WHEN (i.j ->> 'cancelable')::bool THEN 'cancel' ELSE 'close' END FROM p JOIN i USING (server, id) WHERE p.state = 'EXECUTING' AND now() - p.started > interval '7 days' AND NOT i.closed AND i.missing_since IS NULL");
+same('sod_violation', 'SELECT row_key, policies FROM accessreq.sod_violation',
+	"SELECT server || '/' || id, jsonb_array_length(j #> '{sodViolationContext,violationCheckResult,violatedPolicies}') FROM i WHERE jsonb_typeof(j #> '{sodViolationContext,violationCheckResult,violatedPolicies}') = 'array' AND jsonb_array_length(j #> '{sodViolationContext,violationCheckResult,violatedPolicies}') > 0");
+# access that ends later: the sandbox's own dates are past
+my $later = $closed[60]{accountActivityItemId};
+$sandbox->admin('POST', 'change', { id => $later, set => { removeDate => '2099-01-31T00:00:00Z', requestType => 'GRANT_ACCESS' } });
+value("SELECT count(*) FROM accessreq.refresh(ARRAY['$closed[60]{accessRequestId}'])");
+is(value("SELECT string_agg(account_activity_item_id, ',') FROM accessreq.expiring_access"), $later, 'expiring_access');
+cmp_ok(value("SELECT days_left FROM accessreq.expiring_access"), '>', 26000, 'in so many days');
+
+# ------------------------------------------------------------------- over the days
+
+# By brute force for some days: who had been created and had not ended.
+value(<<"SQL");
+CREATE TEMP TABLE life AS
+SELECT i.id, least(i.created, i.first_seen_at) AS opened,
+	-- closed at its first sight: by its own dates
+	CASE WHEN f.new_state IN ('REQUEST_COMPLETED', 'CANCELLED', 'TERMINATED', 'REJECTED', 'PROVISIONING_FAILED', 'NOT_ALL_ITEMS_PROVISIONED', 'ERROR')
+		THEN least(i.first_seen_at, coalesce((SELECT e.at FROM ended e WHERE e.id = i.id), r.modified, i.created, i.first_seen_at)) END AS first_closed,
+	i.first_seen_at, i.missing_since
+FROM i JOIN accessreq.request_status r ON r.account_activity_item_id = i.id
+JOIN accessreq.state_change f ON f.account_activity_item_id = i.id AND f.observed_at = i.first_seen_at;
+SQL
+my $brute = <<'SQL';
+SELECT d::date AS day, (SELECT count(*) FROM life l WHERE l.opened < d + interval '1 day'
+	AND CASE
+		WHEN l.missing_since < d + interval '1 day' THEN false
+		WHEN l.first_seen_at >= d + interval '1 day' THEN l.first_closed IS NULL OR l.first_closed >= d + interval '1 day'
+		ELSE NOT (SELECT c.new_state IN ('REQUEST_COMPLETED', 'CANCELLED', 'TERMINATED', 'REJECTED', 'PROVISIONING_FAILED', 'NOT_ALL_ITEMS_PROVISIONED', 'ERROR')
+			FROM accessreq.state_change c WHERE c.account_activity_item_id = l.id AND c.observed_at < d + interval '1 day' ORDER BY c.observed_at DESC LIMIT 1) END) AS open
+FROM generate_series(now()::date - 500, now()::date, interval '100 days') d
+SQL
+same('state_on_day', "SELECT day, open FROM accessreq.state_on_day WHERE day IN (SELECT (now()::date - n) FROM generate_series(0, 500, 100) n)", $brute);
+is(value('SELECT open FROM accessreq.state_on_day ORDER BY day DESC LIMIT 1'), value('SELECT count(*) FROM accessreq.open_item'), 'today it is what is open');
+is(value('SELECT bool_and(estimated) FROM accessreq.state_on_day WHERE day < now()::date'), 't', 'before the day of installation it is estimated');
+cmp_ok(value("SELECT abs(a.open - b.open) FROM accessreq.state_on_day a, accessreq.state_on_day b WHERE a.day = now()::date AND b.day = now()::date - 1"), '<', 100, 'there is no step on that day');
+same('time_in_state: what was observed', 'SELECT row_key, state, since FROM accessreq.time_in_state WHERE NOT estimated', "SELECT server || '/' || account_activity_item_id, new_state, observed_at FROM accessreq.state_change");
+same('time_in_state: the whole life', "SELECT row_key, round(sum(hours)::numeric, 1) FROM accessreq.time_in_state WHERE until IS NOT NULL OR state IS NOT NULL GROUP BY 1",
+	"SELECT r.server || '/' || r.account_activity_item_id, round((extract(epoch FROM coalesce(r.missing_since, now()) - r.created) / 3600)::numeric, 1) FROM accessreq.request_status r");
+is(value("SELECT count(*) FROM accessreq.time_in_state a JOIN accessreq.time_in_state b ON b.row_key = a.row_key AND b.since > a.since AND b.since < a.until"), '0', 'no item is in two states at once');
+
+# ------------------------------------------------------- states of next year, one item
+
+is(value("SELECT DISTINCT status_label || ' ' || stage || ' ' || is_open || ' ' || current_approvers FROM accessreq.request_item WHERE state = 'AWAITING_ORACLE'"), 'AWAITING_ORACLE divination true Delphi', 'a state, a phase and a scheme that nobody knew');
+is(value("SELECT accessreq.explain_state('AWAITING_ORACLE') ~ 'Not known' AND accessreq.explain_state('REJECTED') ~ 'approver'"), 't', 'explain_state()');
+sub plan { my ($sql) = @_; return value("SET enable_seqscan = on; EXPLAIN $sql") }
+my $who = value('SELECT approver_id FROM accessreq.approval_backlog ORDER BY waiting LIMIT 1');
+for my $case (
+	[ 'an item', "SELECT * FROM accessreq.request_item WHERE server = 'acme' AND account_activity_item_id = '$later'" ],
+	[ 'a person', "SELECT * FROM accessreq.request_item WHERE requested_for_id = '$closed[0]{requestedFor}{id}'" ],
+	[ 'an approver', "SELECT * FROM accessreq.approval_backlog WHERE server = 'acme' AND approver_id = '$who'" ],
+	[ 'what an approver has', "SELECT * FROM accessreq.approval_detail WHERE status = 'PENDING' AND approver_id = '$who'" ],
+	[ 'what is open', 'SELECT * FROM accessreq.open_item' ],
+	[ 'the life of an item', "SELECT * FROM accessreq.time_in_state WHERE server = 'acme' AND account_activity_item_id = '$later'" ])
+{
+	unlike(plan($case->[1]), qr/Seq Scan/, "$case->[0] is found without reading everything");
+}
+
+# Weeks begin when the session's time zone says.
+is(value("SET timezone = 'Pacific/Auckland'; SELECT bool_and(extract(isodow FROM week) = 1 AND week::time = '00:00') FROM accessreq.item_outcome; SET timezone = 'UTC'"), 't', 'weeks go by the session\'s time zone');
+
+# --------------------------------------------------------------------- the dashboard
+
+my $data = decode_json(value('SELECT accessreq.dashboard_data()'));
+is($data->{tiles}{open}, value('SELECT count(*) FROM accessreq.open_item'), 'dashboard: open');
+is($data->{tiles}{items}, '20000', 'dashboard: items');
+my $aged = 0;
+$aged += $_->{items} for @{ $data->{open_by_age} };
+is($aged, value('SELECT count(*) FROM accessreq.open_item WHERE created IS NOT NULL'), 'dashboard: all of the open by age');
+is($data->{backlog}[0]{waiting}, value('SELECT max(waiting) FROM accessreq.approval_backlog'), 'dashboard: backlog');
+is(scalar(@{ $data->{open_on_day} }), 180, 'dashboard: half a year');
+is_deeply(decode_json(value("SELECT accessreq.dashboard_data('nobody')"))->{tiles}{open}, 0, 'of a server that has nothing');
+# names and types are an interface
+is(value("SELECT count(*) FROM pg_attribute a JOIN pg_class c ON c.oid = a.attrelid WHERE c.relnamespace = 'accessreq'::regnamespace AND c.relkind = 'v' AND a.attnum > 0 AND (a.atttypid = 'interval'::regtype OR a.atttypid IN (SELECT oid FROM pg_type WHERE typcategory = 'A'))"), '0', 'no view has an interval or an array');
+is(value("SELECT count(*) FROM pg_class c WHERE c.relnamespace = 'accessreq'::regnamespace AND c.relkind = 'v' AND c.relname NOT IN ('sync_status', 'sync_progress', 'action_queue') AND NOT c.reloptions @> '{security_invoker=true}'"), '0', 'the reports read with the rights of their reader');
+is(value("SELECT count(*) FROM pg_attribute a JOIN pg_class c ON c.oid = a.attrelid WHERE c.relnamespace = 'accessreq'::regnamespace AND c.relkind = 'v' AND a.attnum > 0 AND col_description(c.oid, a.attnum) IS NULL"), '0', 'every column has its comment');
+is(value("SELECT count(*) FROM pg_class c JOIN pg_attribute a ON a.attrelid = c.oid AND a.attnum = 1 WHERE c.relnamespace = 'accessreq'::regnamespace AND c.relkind = 'v' AND a.attname <> 'server'"), '0', 'every view leads with server');
+is(value("SELECT string_agg(a.attname, ',') FROM pg_attribute a WHERE a.attrelid = 'accessreq.request_status'::regclass AND a.attnum > 0 AND a.attname <> 'raw' AND NOT EXISTS (SELECT FROM pg_attribute b WHERE b.attrelid = 'accessreq.request_item'::regclass AND b.attname = a.attname)"), '', 'request_item has every column but raw');
+done_testing();
