@@ -61,7 +61,7 @@ FROM i, jsonb_array_elements(CASE jsonb_typeof(j -> 'approvalDetails') WHEN 'arr
 CREATE TEMP TABLE p AS SELECT server, id, n AS ordinal, v ->> 'name' AS name, v ->> 'state' AS state, (v ->> 'started')::timestamptz AS started, (v ->> 'finished')::timestamptz AS finished
 FROM i, jsonb_array_elements(CASE jsonb_typeof(j -> 'accessRequestPhases') WHEN 'array' THEN j -> 'accessRequestPhases' ELSE '[]' END) WITH ORDINALITY o (v, n);
 CREATE TEMP TABLE ended AS SELECT server, id, max(finished) AS at FROM p GROUP BY 1, 2;
-CREATE INDEX ON i (server, id); CREATE INDEX ON a (server, id); CREATE INDEX ON p (server, id); CREATE INDEX ON ended (server, id);
+CREATE INDEX ON i (id); CREATE INDEX ON a (id); CREATE INDEX ON p (id); CREATE INDEX ON ended (id);
 ANALYZE i; ANALYZE a; ANALYZE p; ANALYZE ended;
 SQL
 
