@@ -1005,8 +1005,15 @@ SELECT j.server,
 		WHERE a.server OPERATOR(pg_catalog.=) j.server
 		AND a.settled_at OPERATOR(pg_catalog.>)
 			(pg_catalog.statement_timestamp() OPERATOR(pg_catalog.-) '1 minute'::pg_catalog.interval)) AS settled_per_minute,
-	j.held_at, j.held_by
-FROM accessreq.sync_job j;
+	j.held_at, j.held_by,
+	CASE
+		WHEN j.origin OPERATOR(pg_catalog.<>) accessreq.origin() THEN 'belongs to another database, of which this is a copy: accessreq.adopt()'
+		WHEN j.held_at IS NOT NULL THEN pg_catalog.format('held by accessreq.hold_actions() of role "%s"', j.held_by)
+		WHEN w.pid IS NULL THEN w.state
+		WHEN pg_catalog.current_setting('accessreq.deliver_actions', true) OPERATOR(pg_catalog.=) 'off' THEN 'accessreq.deliver_actions is off'
+	END AS reason
+FROM accessreq.sync_job j
+CROSS JOIN accessreq.worker() w;
 COMMENT ON VIEW accessreq.action_queue IS
 'how the queue of each server fares: counts alone, of the actions of all roles';
 COMMENT ON COLUMN accessreq.action_queue.server IS 'the foreign server (tenant)';
@@ -1018,6 +1025,7 @@ COMMENT ON COLUMN accessreq.action_queue.unknown IS 'those of which nobody knows
 COMMENT ON COLUMN accessreq.action_queue.settled_per_minute IS 'settled in the last minute';
 COMMENT ON COLUMN accessreq.action_queue.held_at IS 'since when hold_actions() holds them back';
 COMMENT ON COLUMN accessreq.action_queue.held_by IS 'who called it';
+COMMENT ON COLUMN accessreq.action_queue.reason IS 'why nothing is sent at all; null where nothing is in the way of that';
 
 -- ---------------------------------------------------------------------------
 -- Life of a server
@@ -1126,8 +1134,8 @@ SELECT r.server, r.account_activity_item_id,
 	r.requester_id, r.requester_name, r.requested_for_id, r.requested_for_name, r.requester_comment,
 	r.created, r.modified, r.start_date, r.remove_date, r.cancelable,
 	r.cancel_comment, r.cancelled_at, r.cancelled_by_id, r.cancelled_by_name,
-	r.sod_state, array_to_string(r.sod_policies, '; ') AS sod_policies,
-	r.description, r.privilege_level, array_to_string(r.source_names, '; ') AS source_names,
+	r.sod_state, nullif(array_to_string(r.sod_policies, '; '), '') AS sod_policies,
+	r.description, r.privilege_level, nullif(array_to_string(r.source_names, '; '), '') AS source_names,
 	r.error_text, r.client_metadata, r.content_hash, r.first_seen_at, r.changed_at, r.missing_since,
 	CASE WHEN accessreq.is_open(r.state, r.missing_since) THEN
 		(SELECT string_agg(DISTINCT coalesce(a.current_owner_name, a.current_owner_id, a.original_owner_name, a.original_owner_id), '; ')
@@ -1273,10 +1281,10 @@ SELECT p.server, date_trunc('week', p.finished) AS week, r.item_type, r.item_id,
 FROM accessreq.phase p
 JOIN accessreq.request_status r ON r.server = p.server AND r.account_activity_item_id = p.account_activity_item_id
 CROSS JOIN LATERAL (SELECT date_part('epoch', p.finished - p.started) / 3600) h (hours)
-WHERE p.name = 'APPROVAL_PHASE' AND p.finished IS NOT NULL AND p.started IS NOT NULL
+WHERE p.name = 'APPROVAL_PHASE' AND p.state = 'COMPLETED' AND p.finished IS NOT NULL AND p.started IS NOT NULL
 GROUP BY p.server, date_trunc('week', p.finished), r.item_type, r.item_id;
 COMMENT ON VIEW accessreq.approval_latency IS
-'how long approvals took, by the week in which they ended (from Monday, in the session''s time zone), item type and item: their approval phases. Needs SELECT on phase and request_status';
+'how long approvals took, by the week in which they ended (from Monday, in the session''s time zone), item type and item: their approval phases that were completed, not those that a cancel ended. Needs SELECT on phase and request_status';
 
 CREATE VIEW accessreq.provisioning_time WITH (security_invoker = true) AS
 SELECT p.server, date_trunc('week', p.finished) AS week, r.item_type, r.item_id, max(r.item_name) AS item_name,
@@ -1288,10 +1296,10 @@ SELECT p.server, date_trunc('week', p.finished) AS week, r.item_type, r.item_id,
 FROM accessreq.phase p
 JOIN accessreq.request_status r ON r.server = p.server AND r.account_activity_item_id = p.account_activity_item_id
 CROSS JOIN LATERAL (SELECT date_part('epoch', p.finished - p.started) / 3600) h (hours)
-WHERE p.name = 'PROVISIONING_PHASE' AND p.finished IS NOT NULL AND p.started IS NOT NULL
+WHERE p.name = 'PROVISIONING_PHASE' AND p.state = 'COMPLETED' AND p.finished IS NOT NULL AND p.started IS NOT NULL
 GROUP BY p.server, date_trunc('week', p.finished), r.item_type, r.item_id;
 COMMENT ON VIEW accessreq.provisioning_time IS
-'how long provisioning took, by the week in which it ended (from Monday, in the session''s time zone), item type and item: their provisioning phases. Needs SELECT on phase and request_status';
+'how long provisioning took, by the week in which it ended (from Monday, in the session''s time zone), item type and item: their provisioning phases that were completed. Needs SELECT on phase and request_status';
 
 CREATE VIEW accessreq.item_outcome WITH (security_invoker = true) AS
 SELECT i.server, date_trunc('week', i.closed_at) AS week, i.item_type,
@@ -1321,12 +1329,12 @@ COMMENT ON COLUMN accessreq.item_outcome.closed IS 'all of them';
 COMMENT ON COLUMN accessreq.item_outcome.rejection_rate IS 'share of the rejected among all, from 0 to 1';
 
 CREATE VIEW accessreq.provisioning_failure WITH (security_invoker = true) AS
-SELECT i.server, array_to_string(i.source_names, '; ') AS source_names, i.error_text,
+SELECT i.server, nullif(array_to_string(i.source_names, '; '), '') AS source_names, i.error_text,
 	count(*) AS items, min(coalesce(i.modified, i.created)) AS first_at, max(coalesce(i.modified, i.created)) AS last_at,
 	min(i.server || '/' || i.account_activity_item_id) AS example_row_key
 FROM accessreq.request_status i
 WHERE i.state = ANY (ARRAY['PROVISIONING_FAILED', 'NOT_ALL_ITEMS_PROVISIONED', 'ERROR'])
-GROUP BY i.server, array_to_string(i.source_names, '; '), i.error_text;
+GROUP BY i.server, nullif(array_to_string(i.source_names, '; '), ''), i.error_text;
 COMMENT ON VIEW accessreq.provisioning_failure IS
 'what failed and why: items whose provisioning failed, in whole or in part, or that met an error, by sources and error text. Needs SELECT on request_status';
 COMMENT ON COLUMN accessreq.provisioning_failure.source_names IS 'sources of the requested accounts, joined by ''; ''';
@@ -1367,24 +1375,26 @@ CREATE VIEW accessreq.sod_violation WITH (security_invoker = true) AS
 SELECT r.server, r.account_activity_item_id, r.server || '/' || r.account_activity_item_id AS row_key,
 	r.access_request_id, r.item_id, r.item_name, r.item_type, r.requested_for_id, r.requested_for_name,
 	r.state, accessreq.is_open(r.state, r.missing_since) AS is_open, r.created,
-	r.sod_state, array_to_string(r.sod_policies, '; ') AS sod_policies, cardinality(r.sod_policies) AS policies
+	r.sod_state, nullif(array_to_string(r.sod_policies, '; '), '') AS sod_policies, cardinality(r.sod_policies) AS policies
 FROM accessreq.request_status r
 WHERE cardinality(r.sod_policies) > 0;
 COMMENT ON VIEW accessreq.sod_violation IS
 'items that violate policies for separation of duties. Needs SELECT on request_status';
 COMMENT ON COLUMN accessreq.sod_violation.row_key IS 'of request_item';
+COMMENT ON COLUMN accessreq.sod_violation.is_open IS 'whether it is open';
 COMMENT ON COLUMN accessreq.sod_violation.sod_policies IS 'the policies'' names, joined by ''; ''';
 COMMENT ON COLUMN accessreq.sod_violation.policies IS 'how many they are';
 
 CREATE VIEW accessreq.time_in_state WITH (security_invoker = true) AS
 WITH own AS (
-	-- when it was closed by its own dates, of one that was closed when it was first seen
-	SELECT r.server, r.account_activity_item_id, r.access_request_id, r.created, r.missing_since, f.observed_at, f.new_state,
-		CASE WHEN NOT accessreq.is_open(f.new_state, NULL) THEN least(f.observed_at, coalesce(
-			(SELECT max(p.finished) FROM accessreq.phase p WHERE p.server = r.server
-				AND p.account_activity_item_id = r.account_activity_item_id),
-			r.modified, r.created)) END AS closed_at
+	-- by its own dates: when it began, and ended if it was closed when it was first seen
+	SELECT r.server, r.account_activity_item_id, r.access_request_id, r.missing_since, f.observed_at, f.new_state,
+		coalesce(r.created, p.started, r.modified) AS opened_at,
+		CASE WHEN NOT accessreq.is_open(f.new_state, NULL) THEN
+			least(f.observed_at, coalesce(p.finished, r.modified, r.created)) END AS closed_at
 	FROM accessreq.request_status r
+	CROSS JOIN LATERAL (SELECT min(x.started) AS started, max(x.finished) AS finished FROM accessreq.phase x
+		WHERE x.server = r.server AND x.account_activity_item_id = r.account_activity_item_id) p
 	JOIN accessreq.state_change f ON f.server = r.server AND f.account_activity_item_id = r.account_activity_item_id
 	WHERE f.old_state IS NULL AND f.observed_at = r.first_seen_at
 )
@@ -1393,10 +1403,10 @@ SELECT o.server, o.account_activity_item_id, o.server || '/' || o.account_activi
 	date_part('epoch', coalesce(s.until, statement_timestamp()) - s.since) / 3600 AS hours, s.estimated
 FROM own o
 CROSS JOIN LATERAL (
-	-- open from its creation to its first sight, or to its own end before that
+	-- open from its beginning to its first sight, or to its own end before that
 	SELECT CASE WHEN o.closed_at IS NULL THEN o.new_state ELSE 'EXECUTING' END AS state,
-		o.created AS since, coalesce(o.closed_at, o.observed_at) AS until, true AS estimated
-	WHERE o.created < coalesce(o.closed_at, o.observed_at)
+		o.opened_at AS since, coalesce(o.closed_at, o.observed_at) AS until, true AS estimated
+	WHERE o.opened_at < coalesce(o.closed_at, o.observed_at)
 	UNION ALL
 	SELECT o.new_state, o.closed_at, o.observed_at, true WHERE o.closed_at < o.observed_at
 	UNION ALL
@@ -1410,27 +1420,30 @@ COMMENT ON VIEW accessreq.time_in_state IS
 COMMENT ON COLUMN accessreq.time_in_state.row_key IS 'of request_item';
 COMMENT ON COLUMN accessreq.time_in_state.until IS 'null: it still is, or nobody can say';
 COMMENT ON COLUMN accessreq.time_in_state.hours IS 'hours until then, or until now';
-COMMENT ON COLUMN accessreq.time_in_state.estimated IS 'whether that is by the item''s own dates: open from its creation, closed when its last phase ended, else when it was last modified';
+COMMENT ON COLUMN accessreq.time_in_state.estimated IS 'whether that is by the item''s own dates: open from its creation, or its first phase where it has no such date, or its last change; closed when its last phase ended, else when it was last modified';
 
 CREATE VIEW accessreq.state_on_day WITH (security_invoker = true) AS
 WITH seen AS (
 	SELECT r.server, min(r.first_seen_at) AS first_at FROM accessreq.request_status r GROUP BY r.server
+), own AS (
+	-- as in time_in_state, for all at once
+	SELECT r.server, coalesce(r.created, p.started, r.modified) AS opened_at, r.first_seen_at,
+		CASE WHEN NOT accessreq.is_open(f.new_state, NULL) THEN
+			least(r.first_seen_at, coalesce(p.finished, r.modified, r.created)) END AS closed_at
+	FROM accessreq.request_status r
+	LEFT JOIN accessreq.state_change f ON f.server = r.server
+		AND f.account_activity_item_id = r.account_activity_item_id AND f.observed_at = r.first_seen_at
+	LEFT JOIN (SELECT x.server, x.account_activity_item_id, min(x.started) AS started, max(x.finished) AS finished
+		FROM accessreq.phase x GROUP BY x.server, x.account_activity_item_id) p
+		ON p.server = r.server AND p.account_activity_item_id = r.account_activity_item_id
 ), change AS (
 	SELECT d.server, d.at::date AS day, sum(d.n) AS n
 	FROM (
-		-- what is open when it is first seen was so from its creation; what is closed, until its own end
-		SELECT r.server, least(r.created, r.first_seen_at) AS at, 1 AS n
-		FROM accessreq.request_status r
+		SELECT o.server, least(o.opened_at, o.first_seen_at, o.closed_at) AS at, 1 AS n FROM own o
 		UNION ALL
-		SELECT f.server, least(f.observed_at, coalesce(p.finished, r.modified, r.created, r.first_seen_at)), -1
-		FROM accessreq.request_status r
-		JOIN accessreq.state_change f ON f.server = r.server AND f.account_activity_item_id = r.account_activity_item_id
-		LEFT JOIN (SELECT x.server, x.account_activity_item_id, max(x.finished) AS finished
-			FROM accessreq.phase x GROUP BY x.server, x.account_activity_item_id) p
-			ON p.server = r.server AND p.account_activity_item_id = r.account_activity_item_id
-		WHERE f.old_state IS NULL AND f.observed_at = r.first_seen_at AND NOT accessreq.is_open(f.new_state, NULL)
+		SELECT o.server, o.closed_at, -1 FROM own o WHERE o.closed_at IS NOT NULL
 		UNION ALL
-		-- afterwards as observed
+		-- from its first sight as observed
 		SELECT c.server, c.observed_at,
 			CASE WHEN accessreq.is_open(c.new_state, NULL) THEN 1 ELSE -1 END
 		FROM accessreq.state_change c
@@ -1583,11 +1596,15 @@ BEGIN
 	IF older_than IS NULL OR max_actions IS NULL OR dry_run IS NULL THEN
 		RAISE null_value_not_allowed USING MESSAGE = 'arguments "older_than", "max_actions" and "dry_run" must not be null';
 	END IF;
+	IF older_than < interval '0' THEN
+		RAISE invalid_parameter_value USING MESSAGE = 'argument "older_than" must not be negative';
+	END IF;
 	IF coalesce(cancel_stale.comment, '') = '' THEN
 		RAISE invalid_parameter_value USING MESSAGE = 'a cancel needs a comment';
 	END IF;
 	FOR r IN
-		SELECT s.server, s.access_request_id, min(s.created) AS created, count(*) AS items
+		SELECT s.server, s.access_request_id, min(s.created) AS created,
+			string_agg(DISTINCT s.item_name, ', ') AS items, min(s.requested_for_name) AS person
 		FROM accessreq.request_status s
 		JOIN pg_foreign_server f ON f.srvname = s.server::name
 		WHERE accessreq.is_open(s.state, s.missing_since) AND s.cancelable
@@ -1595,12 +1612,16 @@ BEGIN
 		AND CASE WHEN wanted IS NULL THEN has_server_privilege(f.oid, 'USAGE') ELSE s.server = wanted END
 		AND NOT EXISTS (SELECT FROM accessreq.action a WHERE a.server = s.server AND a.settled_at IS NULL
 			AND a.access_request_ids && ARRAY[s.access_request_id])
+		-- what the next pull will show as ended
+		AND s.access_request_id NOT IN (SELECT d.id FROM accessreq.action a, unnest(a.access_request_ids) d (id)
+			WHERE a.kind = ANY (ARRAY['cancel', 'close']) AND a.state = 'done' AND d.id IS NOT NULL
+			AND a.settled_at > statement_timestamp() - interval '1 day')
 		GROUP BY s.server, s.access_request_id
 		ORDER BY min(s.created), s.server, s.access_request_id
 		LIMIT max_actions
 	LOOP
 		p := (r.server, r.access_request_id, NULL,
-			format('open since %s and can be cancelled, %s item(s)', r.created, r.items));
+			format('%s for %s: open since %s, and can be cancelled', r.items, r.person, r.created));
 		IF NOT dry_run THEN
 			BEGIN
 				p.action_id := accessreq.enqueue_cancel(r.access_request_id, cancel_stale.comment, server => r.server::name);
@@ -1613,7 +1634,7 @@ BEGIN
 END
 $$;
 COMMENT ON FUNCTION accessreq.cancel_stale(interval, text, integer, boolean, name) IS
-'cancels access requests through the queue, the oldest first: those with an open item that is cancelable, was created longer ago than older_than, is still returned by full scans, and of which no action waits. By default a dry run, that returns what it would do. A server of null: all that you may use';
+'cancels access requests through the queue, the oldest first: those with an open item that is cancelable, was created longer ago than older_than, is still returned by full scans, of which no action waits, and none of yours ended it within a day. By default a dry run, that returns what it would do. A server of null: all that you may use';
 
 CREATE FUNCTION accessreq.close_stuck(older_than interval, message text, max_actions integer DEFAULT 100,
 	dry_run boolean DEFAULT true, server name DEFAULT NULL)
@@ -1629,8 +1650,12 @@ BEGIN
 	IF older_than IS NULL OR max_actions IS NULL OR dry_run IS NULL THEN
 		RAISE null_value_not_allowed USING MESSAGE = 'arguments "older_than", "max_actions" and "dry_run" must not be null';
 	END IF;
+	IF older_than < interval '0' THEN
+		RAISE invalid_parameter_value USING MESSAGE = 'argument "older_than" must not be negative';
+	END IF;
 	FOR r IN
 		SELECT s.server, s.access_request_id, min(x.started) AS started,
+			string_agg(DISTINCT s.item_name, ', ') AS items, min(s.requested_for_name) AS person,
 			string_agg(DISTINCT x.name, ', ') AS phases
 		FROM accessreq.phase x
 		JOIN accessreq.request_status s ON s.server = x.server AND s.account_activity_item_id = x.account_activity_item_id
@@ -1640,12 +1665,16 @@ BEGIN
 		AND CASE WHEN wanted IS NULL THEN has_server_privilege(f.oid, 'USAGE') ELSE s.server = wanted END
 		AND NOT EXISTS (SELECT FROM accessreq.action a WHERE a.server = s.server AND a.settled_at IS NULL
 			AND a.access_request_ids && ARRAY[s.access_request_id])
+		-- what the next pull will show as ended
+		AND s.access_request_id NOT IN (SELECT d.id FROM accessreq.action a, unnest(a.access_request_ids) d (id)
+			WHERE a.kind = ANY (ARRAY['cancel', 'close']) AND a.state = 'done' AND d.id IS NOT NULL
+			AND a.settled_at > statement_timestamp() - interval '1 day')
 		GROUP BY s.server, s.access_request_id
 		ORDER BY min(x.started), s.server, s.access_request_id
 		LIMIT max_actions
 	LOOP
 		p := (r.server, r.access_request_id, NULL,
-			format('%s has been executing since %s, and it cannot be cancelled any more', r.phases, r.started));
+			format('%s for %s: %s has been executing since %s, and it cannot be cancelled any more', r.items, r.person, r.phases, r.started));
 		IF NOT dry_run THEN
 			p.action_id := accessreq.enqueue_close(ARRAY[r.access_request_id], close_stuck.message, server => r.server::name);
 		END IF;
@@ -1654,7 +1683,7 @@ BEGIN
 END
 $$;
 COMMENT ON FUNCTION accessreq.close_stuck(interval, text, integer, boolean, name) IS
-'closes access requests through the queue, those that are stuck for longest first: an item is open and not cancelable any more, one of its phases has been executing for longer than older_than, full scans still return it, and no action waits for the request. By default a dry run, that returns what it would do. A server of null: all that you may use';
+'closes access requests through the queue, those that are stuck for longest first: an item is open and not cancelable any more, one of its phases has been executing for longer than older_than, full scans still return it, no action waits for the request, and none of yours ended it within a day. By default a dry run, that returns what it would do. A server of null: all that you may use';
 
 CREATE FUNCTION accessreq.request_once(requested_for text, item_type text, item_id text, comment text,
 	remove_date timestamptz DEFAULT NULL, server name DEFAULT NULL)
@@ -1732,7 +1761,7 @@ SELECT jsonb_build_object(
 		FROM (SELECT date_trunc('week', p.finished)::date AS week, count(*) AS items,
 				percentile_cont(0.5) WITHIN GROUP (ORDER BY p.duration_hours) AS median_hours,
 				percentile_cont(0.9) WITHIN GROUP (ORDER BY p.duration_hours) AS p90_hours
-			FROM accessreq.phase_detail p WHERE p.name = 'APPROVAL_PHASE' AND p.started IS NOT NULL
+			FROM accessreq.phase_detail p WHERE p.name = 'APPROVAL_PHASE' AND p.state = 'COMPLETED' AND p.started IS NOT NULL
 			AND p.finished > date_trunc('week', statement_timestamp()) - interval '26 weeks'
 			AND (dashboard_data.server IS NULL OR p.server = dashboard_data.server::text)
 			GROUP BY 1) x),

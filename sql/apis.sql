@@ -53,7 +53,7 @@ SELECT api, pg_temp.answers(format('SELECT account_activity_item_id FROM accessr
 	'accountActivityItemId eq "tst-' || api || '1"', server)) FROM apis ORDER BY n;
 SELECT method, path, status FROM tst.asked();
 SELECT tst.forget();
-SELECT api, pg_temp.answers(format('SELECT string_agg(account_activity_item_id, '','' ORDER BY 1) FROM accessreq.status_of(%L, server => %L)',
+SELECT api, pg_temp.answers(format('SELECT string_agg(account_activity_item_id, '','' ORDER BY account_activity_item_id) FROM accessreq.status_of(%L, server => %L)',
 	format('{tst-r-%s1,tst-r-%s2}', api, api), server)) FROM apis ORDER BY n;
 SELECT path, count(*), min(status), max(status) FROM tst.asked() GROUP BY path ORDER BY path COLLATE "C";
 SELECT tst.forget();
@@ -83,7 +83,7 @@ SELECT tst.fails($$SELECT * FROM accessreq.close('{}', server => 'tst_v3')$$);
 
 -- close, where it exists, ended them a moment later
 SELECT tst.admin('POST', 'advance', '{"ms": 1000}') IS NOT NULL;
-SELECT api, pg_temp.answers(format('SELECT string_agg(right(account_activity_item_id, 1) || '' '' || state, '', '' ORDER BY 1) FROM accessreq.status(filters => %L, server => ''tst_v2024'')',
+SELECT api, pg_temp.answers(format('SELECT string_agg(right(account_activity_item_id, 1) || '' '' || state, '', '' ORDER BY account_activity_item_id) FROM accessreq.status(filters => %L, server => ''tst_v2024'')',
 	'accessRequestId sw "tst-r-' || api || '"')) FROM apis ORDER BY n;
 
 -- check() says when an api ends

@@ -167,7 +167,7 @@ find_cancel(const NewAction *a)
 		ereport(ERROR,
 				(errcode(ERRCODE_UNIQUE_VIOLATION),
 				 errmsg("another role has enqueued a cancel of this access request already"),
-				 errhint("It takes one; accessreq.refresh() tells what became of it.")));
+				 errhint("An access request takes one at a time. Let one role enqueue all cancels, or take this error for \"it is being cancelled\".")));
 	return sql_int(0, 1);
 }
 
@@ -238,6 +238,7 @@ check_is_ours(int64 id, const char *owner, bool acts)
 	ereport(ERROR,
 			(errcode(ERRCODE_UNDEFINED_OBJECT),
 			 errmsg("action " INT64_FORMAT " does not exist", id),
+			 superuser() ? 0 :
 			 errdetail("Or it is another role's, of which role \"%s\" is no member.",
 					   GetUserNameFromId(GetUserId(), false))));
 }

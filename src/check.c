@@ -420,7 +420,7 @@ step_worker(Check *c)
 	if (pid == 0)
 		put(c, c->step, enabled ? BAD : NEITHER,
 			psprintf("not running: %s", workers_why_not(&starting)),
-			enabled ? NULL : "Without one pulls run by CALL accessreq.sync() alone.");
+			"SELECT accessreq.start_worker() starts one. Without it pulls run by CALL accessreq.sync() alone, and nothing that was enqueued is sent.");
 	else if (enabled)
 		put(c, c->step, GOOD, psprintf("process %d pulls this server", pid), NULL);
 	else
@@ -445,7 +445,8 @@ step_origin(Check *c)
 		put(c, c->step, GOOD, "the pull belongs to this database", NULL);
 	else
 		put(c, c->step, BAD, "the pull belongs to another database, of which this is a copy",
-			"Pull into one of the two only.");
+			psprintf("Pull and send from one of the two only. If that is this one: SELECT accessreq.adopt('%s').",
+					 c->tenant->server));
 }
 
 /* check(server name) */

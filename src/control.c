@@ -79,22 +79,6 @@ interval_arg(FunctionCallInfo fcinfo, int argno, const char *name, bool *for_eve
 	return value;
 }
 
-static void
-tell_without_worker(void)
-{
-	bool		starting;
-	char	   *why;
-
-	if (workers_pid() != 0)
-		return;
-	why = workers_why_not(&starting);
-	if (!starting)
-		ereport(WARNING,
-				(errcode(ERRCODE_WARNING),
-				 errmsg("no worker runs in this database, so nothing is pulled yet"),
-				 errdetail_internal("%s", why)));
-}
-
 /*
  * start_sync(server name, every, reconcile_every, keep interval, keep_raw bool):
  * keep a server fresh from the background, from the commit on.  A null argument
@@ -125,7 +109,7 @@ accessreq_start_sync(PG_FUNCTION_ARGS)
 	job_enable(GetForeignServer(serverid)->servername, userid, &schedule);
 	SPI_finish();
 	workers_wake_at_commit(MyDatabaseId);
-	tell_without_worker();
+	session_warn_without_worker("no worker runs in this database, so nothing is pulled yet");
 	PG_RETURN_VOID();
 }
 

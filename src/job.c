@@ -182,7 +182,7 @@ check_origin(const char *server, const char *origin)
 			 errmsg("server \"%s\" belongs to another database, of which this one is a copy or a restore",
 					server),
 			 errdetail("Nothing is pulled, and nothing is sent that changes the tenant."),
-			 errhint("If this is now the database that does so, call accessreq.adopt('%s').", server)));
+			 errhint("If this is now the database that does so, SELECT accessreq.adopt('%s').", server)));
 }
 
 void
@@ -294,7 +294,8 @@ check_member(const char *server, const char *owner)
 	ereport(ERROR,
 			(errcode(ERRCODE_INSUFFICIENT_PRIVILEGE),
 			 errmsg("permission denied for the job of server \"%s\"", server),
-			 owner ? errdetail("Its owner is role \"%s\".", owner) : 0));
+			 owner ? errdetail("Its owner is role \"%s\".", owner) : 0,
+			 owner ? errhint("A member of that role may: SET ROLE, or GRANT \"%s\" TO …", owner) : 0));
 }
 
 /*

@@ -224,7 +224,8 @@ accessreq_forget(PG_FUNCTION_ARGS)
 	if (enabled)
 		ereport(ERROR,
 				(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
-				 errmsg("the job of server \"%s\" is not stopped", server)));
+				 errmsg("the job of server \"%s\" is not stopped", server),
+				 errhint("SELECT accessreq.stop_sync('%s') first.", server)));
 	lock_server(server);
 	job_row_is_gone();
 	for (int i = 0; i < NUM_EXTENSION_TABLES; i++)

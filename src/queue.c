@@ -100,7 +100,9 @@ enqueue(FunctionCallInfo fcinfo, int argno, NewAction *action, const Tenant *ten
 		action_after_recovery(tenant->server);
 	id = action_enqueue(action);
 	SPI_finish();
-	workers_wake_at_commit(MyDatabaseId);
+	/* once in a transaction */
+	if (workers_wake_at_commit(MyDatabaseId))
+		session_warn_without_worker("no worker runs in this database, so nothing is sent yet");
 	PG_RETURN_INT64(id);
 }
 
@@ -202,7 +204,7 @@ accessreq_enqueue_close(PG_FUNCTION_ARGS)
 		ereport(ERROR,
 				(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
 				 errmsg("one close takes 1 to %d access requests, not %d", API_MAX_CLOSE, nids),
-				 errhint("Enqueue several, each with a part of them.")));
+				 nids > 0 ? errhint("Enqueue several, each with a part of them.") : 0));
 	tenant = open_tenant(fcinfo, 6, "close access requests");
 	api_close(&spec, tenant, (const char *const *) ids, nids, session_text_arg(fcinfo, 1),
 			  execution, completion);
@@ -316,8 +318,9 @@ accessreq_wait_for_action(PG_FUNCTION_ARGS)
 	session_require_arg(fcinfo, 0, "id");
 	id = PG_GETARG_INT64(0);
 	session_check_may_commit(fcinfo, "accessreq.wait_for_action",
-							 "What it waits for is sent after a commit.");
+							 "What it waits for is sent after a commit. All that one psql -c is given is one transaction.");
 	end = deadline(fcinfo, 1);
+	session_warn_without_worker("no worker runs in this database, so nothing is sent");
 	for (;;)
 	{
 		long		left;
@@ -354,6 +357,12 @@ hold_all(bool hold)
 	ListCell   *cell;
 	int			changed = 0;
 
+	if (servers == NIL)
+		ereport(WARNING,
+				(errcode(ERRCODE_WARNING),
+				 errmsg("role \"%s\" may hold the actions of no server",
+						GetUserNameFromId(GetUserId(), false)),
+				 errhint("It must be a member of the owner of the server's job, or have USAGE on a server whose job is nobody's.")));
 	foreach(cell, servers)
 		changed += job_hold(lfirst(cell), GetUserId(), hold);
 	return changed;

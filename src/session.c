@@ -27,6 +27,7 @@
 #include "storage/ipc.h"
 #include "utils/fmgrprotos.h"
 #include "utils/memutils.h"
+#include "workers.h"
 
 Session *
 session_open(FunctionCallInfo fcinfo, int argno, MemoryContext parent)
@@ -148,6 +149,23 @@ session_ids_arg(FunctionCallInfo fcinfo, int argno, int *nids)
 	}
 	idset_free(seen);
 	return ids;
+}
+
+void
+session_warn_without_worker(const char *message)
+{
+	bool		starting;
+	char	   *why;
+
+	if (workers_pid() != 0)
+		return;
+	why = workers_why_not(&starting);
+	if (!starting)
+		ereport(WARNING,
+				(errcode(ERRCODE_WARNING),
+				 errmsg("%s", message),
+				 errdetail_internal("%s", why),
+				 errhint("SELECT accessreq.start_worker() starts one.")));
 }
 
 void

@@ -45,6 +45,9 @@ extern char **session_ids_arg(FunctionCallInfo fcinfo, int argno, int *nids);
 /* Raises 22004 where an argument that is needed is null. */
 extern void session_require_arg(FunctionCallInfo fcinfo, int argno, const char *name);
 
+/* A warning with the reason where no worker runs, and none will in a moment. */
+extern void session_warn_without_worker(const char *message);
+
 /* Raises 25001 wherever a procedure could not commit. */
 extern void session_check_may_commit(FunctionCallInfo fcinfo, const char *procedure,
 									 const char *why);

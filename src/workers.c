@@ -572,7 +572,7 @@ on_transaction_end(XactEvent event, void *arg)
 }
 
 /* A savepoint that is rolled back leaves a wake for nothing, which does no harm. */
-void
+bool
 workers_wake_at_commit(Oid database)
 {
 	static bool registered = false;
@@ -585,10 +585,11 @@ workers_wake_at_commit(Oid database)
 	for (int i = 0; i < nwakes; i++)
 	{
 		if (wakes[i] == database)
-			return;
+			return false;
 	}
 	if (nwakes < MAX_WAKES)
 		wakes[nwakes++] = database;
+	return true;
 }
 
 void

@@ -87,8 +87,11 @@ extern int	workers_pid(void);
  */
 extern char *workers_why_not(bool *starting);
 
-/* At commit: what the worker of a database looks at has changed. */
-extern void workers_wake_at_commit(Oid database);
+/*
+ * At commit: what the worker of a database looks at has changed.  True where this
+ * was not yet asked for in this transaction.
+ */
+extern bool workers_wake_at_commit(Oid database);
 
 /*
  * Has a transaction been prepared here, since this was last asked, that such a
