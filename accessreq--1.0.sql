@@ -1599,6 +1599,9 @@ BEGIN
 	IF older_than < interval '0' THEN
 		RAISE invalid_parameter_value USING MESSAGE = 'argument "older_than" must not be negative';
 	END IF;
+	IF max_actions < 0 THEN
+		RAISE invalid_parameter_value USING MESSAGE = 'argument "max_actions" must not be negative';
+	END IF;
 	IF coalesce(cancel_stale.comment, '') = '' THEN
 		RAISE invalid_parameter_value USING MESSAGE = 'a cancel needs a comment';
 	END IF;
@@ -1652,6 +1655,9 @@ BEGIN
 	END IF;
 	IF older_than < interval '0' THEN
 		RAISE invalid_parameter_value USING MESSAGE = 'argument "older_than" must not be negative';
+	END IF;
+	IF max_actions < 0 THEN
+		RAISE invalid_parameter_value USING MESSAGE = 'argument "max_actions" must not be negative';
 	END IF;
 	FOR r IN
 		SELECT s.server, s.access_request_id, min(x.started) AS started,
@@ -1720,7 +1726,7 @@ BEGIN
 END
 $$;
 COMMENT ON FUNCTION accessreq.request_once(text, text, text, text, timestamptz, name) IS
-'asks for an item for a person through the queue, unless an equal request (same server, person, item and type) is open, or a create of any role asks for it that is queued, sending, unknown, or was done within a day and its row is not there yet. One row; action_id is null where nothing was enqueued. Made for triggers';
+'asks for an item for a person through the queue, unless an equal request (same server, person, item and type) is open, or a create of any role asks for it that is queued, sending, unknown, or was done within a day and its row is not there yet. One row; action_id is null where nothing was enqueued. Made for triggers. Under REPEATABLE READ it goes by what its transaction sees';
 
 CREATE FUNCTION accessreq.dashboard_data(server name DEFAULT NULL)
 RETURNS jsonb

@@ -436,6 +436,15 @@ wrapper_oid(void)
 	return get_foreign_data_wrapper_oid(WRAPPER_NAME, false);
 }
 
+bool
+tenant_is_server(const char *name)
+{
+	Oid			serverid = get_foreign_server_oid(name, true);
+
+	return OidIsValid(serverid) &&
+		GetForeignServer(serverid)->fdwid == get_foreign_data_wrapper_oid(WRAPPER_NAME, true);
+}
+
 /* The servers of the wrapper that the role may use: their number, and one. */
 static int
 usable_servers(Oid userid, Oid *one)

@@ -65,6 +65,9 @@ typedef struct Tenant
  */
 extern Oid	tenant_resolve(const char *name, Oid userid);
 
+/* Whether there is a server of this name, of this wrapper. */
+extern bool tenant_is_server(const char *name);
+
 /* Raises 42501 where the role has no USAGE on the server. */
 extern void tenant_check_usage(Oid serverid, Oid userid);
 

@@ -11,6 +11,9 @@
  * Commands on the extension, and settings of a database, are told to the worker
  * or the launcher, who would see them at their next look only.
  *
+ * A user mapping for PUBLIC draws a warning here, because the wrapper's validator
+ * is not told whose the mapping is.
+ *
  *-------------------------------------------------------------------------
  */
 #include "postgres.h"
@@ -21,6 +24,7 @@
 #include "compat.h"
 #include "miscadmin.h"
 #include "tcop/utility.h"
+#include "tenant.h"
 #include "utility.h"
 #include "workers.h"
 
@@ -119,6 +123,28 @@ concerned_database(Node *statement)
 	}
 }
 
+/* The server of ours on which a command makes a mapping for PUBLIC; palloc'd, or NULL. */
+static char *
+server_open_to_all(Node *statement)
+{
+	const CreateUserMappingStmt *mapping = (const CreateUserMappingStmt *) statement;
+
+	if (nodeTag(statement) != T_CreateUserMappingStmt ||
+		mapping->user->roletype != ROLESPEC_PUBLIC || !tenant_is_server(mapping->servername))
+		return NULL;
+	return pstrdup(mapping->servername);
+}
+
+static void
+warn_of_public_mapping(const char *server)
+{
+	ereport(WARNING,
+			(errcode(ERRCODE_WARNING),
+			 errmsg("every role with USAGE on server \"%s\" acts with this user mapping for PUBLIC",
+					server),
+			 errhint("Make it for one role, which owns SECURITY DEFINER functions for the others.")));
+}
+
 static void
 run_command(PlannedStmt *pstmt, const char *query, bool read_only_tree,
 			ProcessUtilityContext context, ParamListInfo params,
@@ -159,6 +185,7 @@ on_utility(PlannedStmt *pstmt, const char *query, bool read_only_tree,
 	/* the command may free its own tree */
 	Oid			concerned = concerned_database(pstmt->utilityStmt);
 	Oid			database = database_to_leave(pstmt->utilityStmt);
+	char	   *public_server = server_open_to_all(pstmt->utilityStmt);
 
 	if (OidIsValid(database))
 		run_without_worker(database, pstmt, query, read_only_tree, context, params,
@@ -167,6 +194,8 @@ on_utility(PlannedStmt *pstmt, const char *query, bool read_only_tree,
 		run_command(pstmt, query, read_only_tree, context, params, environment, dest, qc);
 	if (OidIsValid(concerned))
 		workers_wake_at_commit(concerned);
+	if (public_server)
+		warn_of_public_mapping(public_server);
 }
 
 void

@@ -9,7 +9,9 @@ package AccessReq;
 use strict;
 use warnings;
 
+use Cwd 'abs_path';
 use Exporter 'import';
+use File::Basename;
 use IO::Select;
 use IO::Socket::INET;
 use PostgreSQL::Test::Cluster;
@@ -20,7 +22,7 @@ use Time::HiRes qw(sleep time);
 our @EXPORT = qw(
   PATIENCE accessreq_node add_server quote_sql poll_until new_session
   new_sandbox new_listener full_backlog answer_text hang_up read_request
-  backend_waits make_ca make_cert slurp_from start_with_stuck_dns dns_questions
+  backend_waits document_blocks make_ca make_cert slurp_from start_with_stuck_dns dns_questions
 );
 
 # How long anything may take before a test gives up on it, in seconds.
@@ -44,6 +46,15 @@ sub poll_until
 	}
 	diag("gave up waiting for: $what");
 	return 0;
+}
+
+# The blocks of a language in a document of the project's, as they stand there.
+sub document_blocks
+{
+	my ($path, $language) = @_;
+	my $text = slurp_file(dirname(abs_path(__FILE__)) . "/../../$path");
+
+	return $text =~ /^```$language\n(.*?)^```/msg;
 }
 
 sub quote_sql

@@ -1,0 +1,171 @@
+# cancel_stale(), close_stuck(), request_once(): what they choose is compared with
+# what the items themselves say (raw), and what they do with what the tenant got.
+
+use strict;
+use warnings;
+use AccessReq;
+use JSON::PP;
+use PostgreSQL::Test::Cluster;
+use PostgreSQL::Test::Utils;
+use Test::More;
+
+my $node = accessreq_node('automation', conf => "accessreq.launcher_naptime = 1\naccessreq.missing_limit = 1\n");
+my $sandbox = new_sandbox(rows => 6000, open => 20, reference => 'now');
+my $second = new_sandbox(rows => 600, open => 60, seed => 8, reference => 'now');
+my $admin = new_session($node);
+
+sub value { return $admin->value(@_) }
+sub state_of { my ($sql, $session) = @_; my $r = ($session || $admin)->run($sql); $admin->run('ROLLBACK') if $r->{sqlstate}; return $r->{sqlstate} }
+sub drained { return poll_until('the queue to be empty', sub { value('SELECT count(*) FROM accessreq.action WHERE settled_at IS NULL') == 0 }) }
+
+add_server($node, 'acme', $sandbox->url);
+value("CALL accessreq.sync('acme')");
+# one that full scans do not return any more is nobody's business
+my ($gone) = grep { $_->{state} eq 'EXECUTING' && $_->{cancelable} && $_->{accessRequestId} } @{ $sandbox->dump };
+$sandbox->admin('DELETE', "items?id=$gone->{accountActivityItemId}");
+value("CALL accessreq.sync('acme', full_scan => true)");
+value(<<'SQL');
+CREATE TEMP VIEW items AS
+SELECT raw ->> 'accessRequestId' AS id, raw ->> 'state' AS state, (raw ->> 'created')::timestamptz AS created, (raw ->> 'cancelable')::bool AS cancelable, raw::jsonb AS j
+FROM accessreq.request_status WHERE missing_since IS NULL AND server = 'acme' AND raw ->> 'state' IN ('EXECUTING', 'PROVISIONING_VERIFICATION_PENDING') AND raw ->> 'accessRequestId' IS NOT NULL;
+CREATE TEMP VIEW stale AS SELECT id, min(created) AS at FROM items WHERE cancelable AND created < now() - interval '20 days' GROUP BY id;
+CREATE TEMP VIEW stuck AS SELECT id, min((p ->> 'started')::timestamptz) AS at
+FROM items, jsonb_array_elements(CASE jsonb_typeof(j -> 'accessRequestPhases') WHEN 'array' THEN j -> 'accessRequestPhases' ELSE '[]' END) p
+WHERE cancelable IS NOT TRUE AND p ->> 'state' = 'EXECUTING' AND (p ->> 'started')::timestamptz < now() - interval '5 days' GROUP BY id;
+SQL
+
+# --------------------------------------------------------- what both have in common
+
+for my $case ([ cancel_stale => 'stale', '20 days', 'cancel' ], [ close_stuck => 'stuck', '5 days', 'close' ])
+{
+	my ($function, $expected, $age, $kind) = @$case;
+	my $call = "accessreq.$function('$age', 'too long', server => 'acme'";
+	my $n = value("SELECT count(*) FROM $expected");
+
+	cmp_ok($n, '>', 12, "$function: some qualify");
+	is(value("SELECT string_agg(access_request_id, ' ') FROM (SELECT * FROM $call, max_actions => 100000)) p"),
+		value("SELECT string_agg(id, ' ' ORDER BY at, id COLLATE \"C\") FROM $expected"), "$function: what it would do is what the items say, the oldest first");
+	is(value("SELECT count(*) || ' ' || count(action_id) || ' ' || bool_and(reason ~ 'since')::text || ' ' || min(server) FROM $call, max_actions => 100000)"), "$n 0 true acme", "$function: a dry run by default, with the reasons");
+	is(value("SELECT count(*) FROM $call, max_actions => 10)"), '10', "$function: max_actions");
+	is(value("SELECT count(*) FROM $call, max_actions => 0)"), '0', "$function: none");
+	is(value('SELECT count(*) FROM accessreq.action'), $function eq 'cancel_stale' ? '0' : value("SELECT count(*) FROM accessreq.action WHERE kind = 'cancel'"), "$function: nothing is enqueued by looking");
+	is(state_of("SELECT * FROM accessreq.$function('-1 day', 'x')"), '22023', "$function: not a negative age");
+	is(state_of("SELECT * FROM accessreq.$function(NULL, 'x')"), '22004', "$function: not null");
+	is(state_of("SELECT * FROM accessreq.$function('1 day', 'x', max_actions => NULL)"), '22004', "$function: nor the number");
+	is(state_of("SELECT * FROM accessreq.$function('1 day', 'x', max_actions => -1)"), '22023', "$function: which is not negative");
+	is(state_of("SELECT * FROM accessreq.$function('1 day', 'x', server => 'nowhere')"), '42704', "$function: of a server that there is");
+	my $before = value('SELECT count(*) FROM accessreq.action');
+	value("BEGIN; SELECT * FROM $call, dry_run => false); ROLLBACK");
+	is(value('SELECT count(*) FROM accessreq.action'), $before, "$function: a rollback leaves nothing");
+
+	$sandbox->forget;
+	my $done = value("SELECT string_agg(access_request_id, ' ' ORDER BY action_id) FROM $call, max_actions => 5, dry_run => false)");
+	is(value("SELECT count(*) FROM accessreq.action WHERE kind = '$kind' AND id > $before"), '5', "$function: enqueues so many");
+	is(value("SELECT count(*) FROM $call, max_actions => 100000) p WHERE access_request_id = ANY (string_to_array('$done', ' '))"), '0', "$function: what is under way is not chosen again");
+	ok(drained(), "$function: they are sent");
+	my %sent;
+	for my $r ($sandbox->requests(qr{^POST \S*/(cancel|bulk-cancel|close)$}))
+	{
+		my $body = decode_json($r->{body});
+
+		$sent{$_}++ for grep { defined } @{ $body->{accessRequestIds} || [] }, $body->{accountActivityId};
+	}
+	is(join(' ', map { "$_ $sent{$_}" } sort keys %sent), join(' ', map { "$_ 1" } sort split / /, $done), "$function: the tenant got these, each once");
+	is(value("SELECT count(*) FROM $call, max_actions => 100000) p WHERE access_request_id = ANY (string_to_array('$done', ' '))"), '0', "$function: nor is what was done, before a pull shows it");
+}
+is(state_of("SELECT * FROM accessreq.cancel_stale('1 day', '')"), '22023', 'cancel_stale: a comment is needed');
+is(state_of("SELECT * FROM accessreq.close_stuck('1 day', NULL)"), '', 'close_stuck: a message is not');
+
+# ------------------------------------------------------------------ servers, and roles
+
+add_server($node, 'zeta', $second->url);
+value("CALL accessreq.sync('zeta')");
+is(value("SELECT string_agg(DISTINCT server, ' ') FROM accessreq.cancel_stale('1 day', 'x', max_actions => 100000)"), 'acme zeta', 'a server of null: all');
+value(<<'SQL');
+CREATE ROLE one LOGIN; CREATE ROLE two LOGIN;
+GRANT USAGE ON FOREIGN SERVER zeta TO one, two;
+GRANT SELECT ON accessreq.request_status, accessreq.phase, accessreq.action TO one, two;
+GRANT EXECUTE ON FUNCTION accessreq.cancel_stale, accessreq.close_stuck, accessreq.enqueue_cancel, accessreq.enqueue_close, accessreq.request_once, accessreq.asking_action, accessreq.enqueue_create TO one, two;
+SQL
+my $one = new_session($node, user => 'one');
+my $two = new_session($node, user => 'two');
+is($one->value("SELECT string_agg(DISTINCT server, ' ') FROM accessreq.cancel_stale('1 day', 'x', max_actions => 100000)"), 'zeta', 'all that the role may use');
+is(state_of("SELECT * FROM accessreq.cancel_stale('1 day', 'x', server => 'acme')", $one), '42501', 'not one that it may not');
+value("SELECT accessreq.hold_actions('zeta')");
+my $his = $one->value("SELECT access_request_id FROM accessreq.cancel_stale('1 day', 'x', max_actions => 1, dry_run => false, server => 'zeta')");
+is($two->value("SELECT access_request_id || ' ' || coalesce(action_id::text, 'none') || ' ' || (reason ~ 'another role')::text FROM accessreq.cancel_stale('1 day', 'x', max_actions => 1, dry_run => false, server => 'zeta')"), "$his none true", 'what another role cancels is told, and not cancelled again');
+value("SELECT accessreq.release_actions('zeta')");
+ok(drained(), 'sent');
+
+# -------------------------------------------------------------------------- request_once
+
+my ($role) = split /\n/, value("SELECT v ->> 'id' FROM accessreq.get('v2024/roles', max_rows => 40, server => 'acme') v WHERE v ->> 'requestable' = 'true'");
+my @who = split /\n/, value("SELECT v ->> 'id' FROM accessreq.get('v2024/identities', max_rows => 30, server => 'acme') v");
+sub once { my ($who, $session) = @_; return ($session || $admin)->value("SELECT coalesce(action_id::text, 'none') || '|' || coalesce(access_request_id, '') || '|' || reason FROM accessreq.request_once('$who', 'ROLE', '$role', 'because', server => 'acme')") }
+sub creates { my ($who) = @_; return scalar(grep { ($_->{body} // '') =~ /$who/ } $sandbox->requests(qr{^POST \S*/access-requests$})) }
+
+value("SELECT accessreq.hold_actions('acme')");
+my ($id) = once($who[1]) =~ /^(\d+)\|\|no equal request is open$/;
+ok($id, 'asks where there is none');
+is(once($who[1]), 'none||an action that asks for it is queued', 'not while it is queued');
+like(once($who[2]), qr/^\d+\|/, 'for another person');
+value("SELECT accessreq.release_actions('acme')");
+ok(drained(), 'sent');
+is(value("SELECT state FROM accessreq.action WHERE id = $id"), 'done', 'and done');
+my $request = value("SELECT access_request_ids[1] FROM accessreq.action WHERE id = $id");
+is(once($who[1]), "none|$request|an action that asks for it is done", 'not when it is done and its row not here yet');
+ok(poll_until('the tenant to list it', sub { value("CALL accessreq.sync('acme')"); value("SELECT count(*) FROM accessreq.request_status WHERE access_request_id = '$request'") }), 'pulled');
+is(once($who[1]), "none|$request|an equal request is open", 'not while it is open');
+is(creates($who[1]), 1, 'the tenant was asked once');
+value("UPDATE accessreq.request_status SET state = 'REJECTED' WHERE access_request_id = '$request'");
+like(once($who[1]), qr/^\d+\|\|no equal request/, 'again when it was rejected');
+value("UPDATE accessreq.request_status SET state = 'EXECUTING', request_type = 'REVOKE_ACCESS' WHERE access_request_id = '$request'; SELECT accessreq.cancel_action(max(id)) FROM accessreq.action");
+like(once($who[1]), qr/^(\d+\|\|no equal|none\|\S+\|an action that asks for it is done)/, 'a revoke is no equal request');
+ok(drained(), 'sent');
+
+# bodies of the other form; states
+value("SELECT accessreq.hold_actions('acme'); SELECT accessreq.enqueue_create(jsonb_build_object('requestType', 'GRANT_ACCESS', 'requestedFor', jsonb_build_array('$who[3]', '$who[4]'), 'requestedItems', jsonb_build_array(jsonb_build_object('type', 'ROLE', 'id', '$role', 'comment', 'x'))), server => 'acme')");
+is(once($_), 'none||an action that asks for it is queued', 'a request for several people') for @who[ 3, 4 ];
+value("SELECT accessreq.enqueue_create(jsonb_build_object('requestType', 'GRANT_ACCESS', 'requestedForWithRequestedItems', jsonb_build_array(jsonb_build_object('identityId', '$who[5]', 'requestedItems', jsonb_build_array(jsonb_build_object('type', 'ROLE', 'id', '$role', 'comment', 'x', 'accountSelection', NULL))))), server => 'acme')")
+  if state_of("SELECT accessreq.enqueue_create(jsonb_build_object('requestType', 'GRANT_ACCESS', 'requestedForWithRequestedItems', jsonb_build_array(jsonb_build_object('identityId', '$who[5]', 'requestedItems', jsonb_build_array(jsonb_build_object('type', 'ROLE', 'id', '$role'))))), server => 'acme')");
+is(once($who[5]), 'none||an action that asks for it is queued', 'a request with items for each person');
+value("SELECT accessreq.enqueue_create(accessreq.revoke_request('$who[6]', 'ROLE', '$role', 'x'), server => 'acme')");
+like(once($who[6]), qr/^\d+\|/, 'a revoke that is queued is none');
+my $mine = value('SELECT max(id) FROM accessreq.action');
+for my $case ([ sending => 0 ], [ unknown => 0 ], [ failed => 1 ], [ cancelled => 1 ])
+{
+	my ($state, $asks) = @$case;
+	my $settled = $state eq 'sending' ? 'NULL' : 'now()';
+
+	value("BEGIN; UPDATE accessreq.action SET state = '$state', settled_at = $settled WHERE id = $mine");
+	like(once($who[6]), $asks ? qr/^\d+\|/ : qr/^none\|\|an action that asks for it is $state/, "where one is $state: " . ($asks ? 'asks again' : 'does not'));
+	value('ROLLBACK');
+}
+value('SELECT count(accessreq.cancel_action(id)) FROM accessreq.action WHERE settled_at IS NULL');
+
+# another role's, two sessions at once
+value("GRANT USAGE ON FOREIGN SERVER acme TO one, two");
+like(once($who[7], $one), qr/^\d+\|/, 'a role asks');
+is(once($who[7], $two), 'none||an action that asks for it is queued', 'another role learns of it');
+$one->value('BEGIN');
+like(once($who[8], $one), qr/^\d+\|/, 'a transaction asks');
+$two->send("SELECT coalesce(action_id::text, 'none') FROM accessreq.request_once('$who[8]', 'ROLE', '$role', 'because', server => 'acme')");
+ok(poll_until('the other to wait', sub { value("SELECT count(*) FROM pg_stat_activity WHERE usename = 'two' AND wait_event_type = 'Lock'") == 1 }), 'another waits for it');
+$one->value('COMMIT');
+is($two->finish->{out}, 'none', 'and does not ask then');
+$one->value('BEGIN');
+once($who[9], $one);
+$two->send("SELECT coalesce(action_id::text, 'none') FROM accessreq.request_once('$who[9]', 'ROLE', '$role', 'because', server => 'acme')");
+ok(poll_until('the other to wait', sub { value("SELECT count(*) FROM pg_stat_activity WHERE usename = 'two' AND wait_event_type = 'Lock'") == 1 }), 'another waits');
+$one->value('ROLLBACK');
+like($two->finish->{out}, qr/^\d+$/, 'and asks where the first went back');
+
+# what it is given
+is(state_of("SELECT * FROM accessreq.request_once(NULL, 'ROLE', '$role', 'x', server => 'acme')"), '22004', 'nobody');
+is(state_of("SELECT * FROM accessreq.request_once('$who[1]', 'CAR', '$role', 'x', server => 'acme')"), '22023', 'a type that there is not');
+is(state_of("SELECT * FROM accessreq.request_once('$who[1]', 'ROLE', '', 'x', server => 'acme')"), '22023', 'no item');
+is(state_of("SELECT * FROM accessreq.request_once('$who[10]', 'ROLE', '$role', 'x', remove_date => '2001-01-01', server => 'acme')"), '22023', 'a date that has passed');
+is(state_of("SELECT * FROM accessreq.request_once('$who[1]', 'ROLE', '$role', 'x', server => 'nowhere')"), '42704', 'a server that there is not');
+is(state_of("SELECT * FROM accessreq.request_once('$who[1]', 'ROLE', '$role', 'x')"), '42P08', 'which of two servers');
+value("SELECT accessreq.release_actions('acme')");
+done_testing();
