@@ -71,7 +71,8 @@
   const tip = (more) => Object.assign({
     trigger: 'axis', confine: true, renderMode: 'richText', backgroundColor: css('--card'), borderColor: css('--line'), textStyle: { color: css('--ink') }
   }, more);
-  const grid = (more) => Object.assign({ left: 8, right: 16, top: narrow() ? 56 : 40, bottom: 8, containLabel: true }, more);
+  // room for half a date to the right of the last point, and for letters wider than measured
+  const grid = (more) => Object.assign({ left: 14, right: 36, top: narrow() ? 56 : 40, bottom: 8, containLabel: true }, more);
 
   function drawOpenOnDay() {
     const rows = data.open_on_day;
@@ -93,11 +94,13 @@
 
   function drawOpenByAge() {
     const rows = data.open_by_age;
+    // as dashboard_data() calls them, and as they fit side by side
     const ages = ['under a day', '1 to 7 days', '7 to 30 days', '30 to 90 days', 'over 90 days'];
+    const labels = ['< 1', '1–7', '7–30', '30–90', '> 90'].map((d) => d + (narrow() ? ' d' : d === '< 1' ? ' day' : ' days'));
     const types = unique(rows.map((r) => r.item_type));
     const chart = draw('open_by_age', rows, {
       tooltip: tip({ axisPointer: { type: 'shadow' } }), legend: legendLook(), grid: grid(),
-      xAxis: Object.assign(axisLook(), { type: 'category', data: ages }),
+      xAxis: Object.assign(axisLook(), { type: 'category', data: labels, axisLabel: { color: css('--faint'), interval: 0, fontSize: 11 } }),
       yAxis: Object.assign(axisLook(), { type: 'value', minInterval: 1 }),
       series: types.map((t) => ({
         name: typeName(t), id: t, type: 'bar', stack: 'open', barMaxWidth: 64, cursor: 'pointer',
@@ -123,7 +126,7 @@
       }),
       grid: grid({ top: 4 }),
       xAxis: Object.assign(axisLook(), { type: 'value', minInterval: 1 }),
-      yAxis: Object.assign(axisLook(), { type: 'category', data: rows.map((r, i) => i), axisLabel: { color: css('--faint'), formatter: (i) => shorten(rows[i].approver, 24), interval: 0, fontSize: 11 } }),
+      yAxis: Object.assign(axisLook(), { type: 'category', data: rows.map((r, i) => i), axisLabel: { color: css('--faint'), formatter: (i) => shorten(rows[i].approver, 22), interval: 0, fontSize: 11, width: 150, overflow: 'truncate' } }),
       series: [{ name: 'Waiting', type: 'bar', barMaxWidth: 16, data: rows.map((r) => r.waiting) }]
     });
   }

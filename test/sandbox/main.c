@@ -136,7 +136,8 @@ static const struct option long_options[] = {
 static void
 set_reference(const char *s)
 {
-	options.reference = strcmp(s, "now") == 0 ? wall_clock() : date_parse(s, true);
+	options.up_to_now = strcmp(s, "now") == 0;
+	options.reference = options.up_to_now ? wall_clock() : date_parse(s, true);
 	if (options.reference == NO_TIME)
 		fail("--reference", s);
 	options.reference -= options.reference % 1000;

@@ -192,6 +192,7 @@ typedef struct Options
 	bool		gzip;
 	int			dates;			/* 0 both, 1 bare, 2 quoted */
 	int64_t		reference;		/* newest created of the seeded rows */
+	bool		up_to_now;		/* that is the wall clock: nothing is dated after it */
 	const char *client_secret;
 	const char *access_token;
 	const char *tls_cert;

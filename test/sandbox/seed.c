@@ -649,6 +649,20 @@ draft_item(Draft *d, const Text *t, bool no_item_id)
 	return item;
 }
 
+/* From its creation to its last change; where the rows go up to now, not beyond. */
+static int64_t
+lifetime(Draft *d)
+{
+	int64_t		seconds = random_below(&d->rng, 20 * 86400);
+	int64_t		most = (tenant_now() - d->created) / USECS_PER_SEC;
+
+	if (d->moving)
+		return 0;
+	if (options.up_to_now && seconds > most)
+		seconds = most > 0 ? seconds % most : 0;
+	return seconds * USECS_PER_SEC;
+}
+
 static Item *
 draw_row(Draft *d, Text *t, bool single)
 {
@@ -660,8 +674,7 @@ draw_row(Draft *d, Text *t, bool single)
 	draw_state(d);
 	d->wanted = (int) random_below(&d->rng, (uint32_t) things_count());
 	d->modified_style = random_chance(&d->rng, 10) ? odd_style(d, DATE_US) : DATE_MS;
-	d->modified = d->created + (int64_t) random_below(&d->rng, 20 * 86400) *
-		(d->moving ? 0 : USECS_PER_SEC);
+	d->modified = d->created + lifetime(d);
 	d->modified += random_below(&d->rng, 1000) * 1000;
 	d->modified = date_round(d->modified, d->modified_style);
 	d->null_modified = random_chance(&d->rng, 70);

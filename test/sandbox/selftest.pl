@@ -704,6 +704,23 @@ sub test_mutants
 	is($bad, 0, 'mutants are answered or refused');
 }
 
+# With --reference now nothing is dated after now.
+sub test_up_to_now
+{
+	my $s = start('--rows', 3000, '--reference', 'now');
+	my @now = gmtime(time + 2);
+	my $now = sprintf '%04d-%02d-%02dT%02d:%02d:%02d', $now[5] + 1900, $now[4] + 1, @now[ 3, 2, 1, 0 ];
+	my @late;
+
+	for my $item (@{ admin($s, 'GET', 'dump') })
+	{
+		my %plain = (%$item, removeDate => undef, startDate => undef);
+		push @late, grep { $_ gt $now } $json->encode(\%plain) =~ /"(?:created|modified|started|finished|date)":"([0-9T:-]{16,19})/g;
+	}
+	is("@late[0 .. ($#late > 4 ? 4 : $#late)]", '', 'no date to come');
+	finish($s);
+}
+
 sub test_rubbish
 {
 	my $s = start('--rows', 10, '--rate', 0);
@@ -731,6 +748,7 @@ test_queries();
 test_create();
 test_admin();
 test_same_seed();
+test_up_to_now();
 test_time();
 test_rubbish();
 print "$passed passed, $failed failed\n";
