@@ -157,6 +157,7 @@ CREATE TABLE accessreq.request_status (
 );
 CREATE INDEX request_status_access_request_id_idx ON accessreq.request_status (access_request_id);
 CREATE INDEX request_status_requested_for_id_idx ON accessreq.request_status (requested_for_id);
+CREATE INDEX request_status_requester_id_idx ON accessreq.request_status (requester_id);
 CREATE INDEX request_status_state_created_idx ON accessreq.request_status (state, created);
 CREATE INDEX request_status_modified_idx ON accessreq.request_status (modified);
 -- for the windows of a scan

@@ -71,8 +71,8 @@
   const tip = (more) => Object.assign({
     trigger: 'axis', confine: true, renderMode: 'richText', backgroundColor: css('--card'), borderColor: css('--line'), textStyle: { color: css('--ink') }
   }, more);
-  // room for half a date to the right of the last point, and for letters wider than measured
-  const grid = (more) => Object.assign({ left: 14, right: 36, top: narrow() ? 56 : 40, bottom: 8, containLabel: true }, more);
+  // room for half a date to the right of the last point
+  const grid = (more) => Object.assign({ left: 8, right: 36, top: narrow() ? 56 : 40, bottom: 8, containLabel: true }, more);
 
   function drawOpenOnDay() {
     const rows = data.open_on_day;
@@ -114,8 +114,22 @@
     }
   }
 
+  // As wide as the browser will draw it; ECharts measures some letters too narrow.
+  const pen = document.createElement('canvas').getContext('2d');
+  function widthOf(text) {
+    pen.font = '11px system-ui, sans-serif';
+    return pen.measureText(text).width;
+  }
+
+  function fit(text, width) {
+    let n = text.length;
+    while (n > 1 && widthOf(shorten(text, n)) > width) n--;
+    return shorten(text, n);
+  }
+
   function drawBacklog() {
     const rows = data.backlog.slice().reverse();
+    const names = rows.map((r) => fit(r.approver, narrow() ? 110 : 150));
     draw('backlog', rows, {
       tooltip: tip({
         axisPointer: { type: 'shadow' }, formatter: (p) => {
@@ -124,9 +138,9 @@
             (r.forwarded ? '\n' + number(r.forwarded) + ' forwarded' : '');
         }
       }),
-      grid: grid({ top: 4 }),
+      grid: grid({ top: 4, bottom: 28, left: Math.max(0, ...names.map(widthOf)) + 14, containLabel: false }),
       xAxis: Object.assign(axisLook(), { type: 'value', minInterval: 1 }),
-      yAxis: Object.assign(axisLook(), { type: 'category', data: rows.map((r, i) => i), axisLabel: { color: css('--faint'), formatter: (i) => shorten(rows[i].approver, 22), interval: 0, fontSize: 11, width: 150, overflow: 'truncate' } }),
+      yAxis: Object.assign(axisLook(), { type: 'category', data: rows.map((r, i) => i), axisLabel: { color: css('--faint'), formatter: (i) => names[i], interval: 0, fontSize: 11 } }),
       series: [{ name: 'Waiting', type: 'bar', barMaxWidth: 16, data: rows.map((r) => r.waiting) }]
     });
   }

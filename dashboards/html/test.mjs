@@ -1,10 +1,10 @@
-// Opens the page in a real browser: node test.mjs PAGE.html EMPTY.html FOLDER
+// Opens the page in a real browser: node test.mjs PAGE.html EMPTY.html HUGE.html FOLDER
 // Prints "ok NAME" or "not ok NAME" a line and leaves screenshots in FOLDER.
 // CHROMIUM names the browser, /usr/bin/chromium if it is not set.
 import { chromium } from 'playwright-core';
 import { pathToFileURL } from 'node:url';
 
-const [full, empty, folder] = process.argv.slice(2);
+const [full, empty, huge, folder] = process.argv.slice(2);
 const browser = await chromium.launch({
   executablePath: process.env.CHROMIUM || '/usr/bin/chromium',
   args: ['--headless', '--no-sandbox', '--disable-gpu', '--disable-background-networking',
@@ -52,6 +52,15 @@ const overlaps = (page) => page.evaluate((list) => list.flatMap((name) => {
     Math.min(a.box.bottom, b.box.bottom) - Math.max(a.box.top, b.box.top) > 3).map((b) => name + ': ' + a.text + ' / ' + b.text));
 }), names);
 
+// Texts that are cut off at the edge of their chart.
+const cut = (page) => page.evaluate((list) => list.flatMap((name) => {
+  const edge = document.querySelector('#' + name + ' svg').getBoundingClientRect();
+  return [...document.querySelectorAll('#' + name + ' svg text')].filter((t) => {
+    const box = t.getBoundingClientRect();
+    return t.textContent.trim() !== '' && (box.left < edge.left - 1 || box.right > edge.right + 1 || box.bottom > edge.bottom + 1);
+  }).map((t) => name + ': ' + t.textContent);
+}), names);
+
 const outside = (page) => page.evaluate(() => document.documentElement.scrollWidth - document.documentElement.clientWidth);
 
 for (const scheme of ['light', 'dark']) {
@@ -61,6 +70,7 @@ for (const scheme of ['light', 'dark']) {
   check(await p.page.locator('#failures tr').count() > 1, `${scheme}: failures are listed`);
   check(await p.page.locator('#stuck tr').count() > 1, `${scheme}: what is stuck is listed`);
   check((await overlaps(p.page)).length === 0, `${scheme}: no labels overlap`, await overlaps(p.page));
+  check((await cut(p.page)).length === 0, `${scheme}: no label is cut off`, await cut(p.page));
   check(await outside(p.page) <= 0, `${scheme}: nothing sticks out`, await outside(p.page));
   await p.page.screenshot({ path: `${folder}/${scheme}.png`, fullPage: true });
   await quiet(p, scheme);
@@ -101,6 +111,7 @@ for (const scheme of ['light', 'dark']) {
   const p = await open(full, { viewport: { width: 390, height: 844 }, isMobile: true, deviceScaleFactor: 2 });
   check(await outside(p.page) <= 0, 'phone: nothing sticks out', await outside(p.page));
   check((await overlaps(p.page)).length === 0, 'phone: no labels overlap', await overlaps(p.page));
+  check((await cut(p.page)).length === 0, 'phone: no label is cut off', await cut(p.page));
   check(await p.page.evaluate(() => [...document.querySelectorAll('main > .chart')].every((s) => s.getBoundingClientRect().width > 340)), 'phone: one column');
   await p.page.screenshot({ path: `${folder}/phone.png`, fullPage: true });
   await quiet(p, 'phone');
@@ -111,6 +122,18 @@ for (const scheme of ['light', 'dark']) {
   await print.page.pdf({ path: `${folder}/print.pdf`, format: 'A4', printBackground: true });
   await quiet(print, 'print');
   await print.context.close();
+}
+
+// Very much: wide numbers, long lists.
+for (const [name, width] of [['huge', 1280], ['huge on a phone', 390]]) {
+  const p = await open(huge, { viewport: { width, height: 900 } });
+  for (const chart of names) check(await drawn(p.page, chart) > 3, `${name}: ${chart} is drawn`, await drawn(p.page, chart));
+  check((await overlaps(p.page)).length === 0, `${name}: no labels overlap`, await overlaps(p.page));
+  check((await cut(p.page)).length === 0, `${name}: no label is cut off`, await cut(p.page));
+  check(await outside(p.page) <= 0, `${name}: nothing sticks out`, await outside(p.page));
+  await p.page.screenshot({ path: `${folder}/${name.replaceAll(' ', '-')}.png`, fullPage: true });
+  await quiet(p, name);
+  await p.context.close();
 }
 
 // Nothing.

@@ -178,6 +178,7 @@ my $who = value('SELECT approver_id FROM accessreq.approval_backlog ORDER BY wai
 for my $case (
 	[ 'an item', "SELECT * FROM accessreq.request_item WHERE server = 'acme' AND account_activity_item_id = '$later'" ],
 	[ 'a person', "SELECT * FROM accessreq.request_item WHERE requested_for_id = '$closed[0]{requestedFor}{id}'" ],
+	[ 'who asks', "SELECT * FROM accessreq.request_item WHERE requester_id = '$closed[0]{requester}{id}'" ],
 	[ 'an approver', "SELECT * FROM accessreq.approval_backlog WHERE server = 'acme' AND approver_id = '$who'" ],
 	[ 'what an approver has', "SELECT * FROM accessreq.approval_detail WHERE status = 'PENDING' AND approver_id = '$who'" ],
 	[ 'what is open', 'SELECT * FROM accessreq.open_item' ],

@@ -51,13 +51,39 @@ unlike($full, qr{\@\@[A-Z]+\@\@}, 'all parts are in it');
 unlike($full, qr{(?:src|href)\s*=\s*"https?:}, 'and it loads nothing');
 my ($data) = $full =~ m{id="data">(.*?)</script>}s;
 is((grep { $_->{approver} eq $nasty } @{ decode_json($data)->{backlog} })[0]{waiting}, 12, 'the name is in the data as it is');
+# a large tenant, of which half is open; and one whose figures need room
+my $large = new_sandbox(rows => 40000, open => 50, seed => 9, reference => 'now');
+add_server($node, 'large', $large->url);
+$admin->value("CALL accessreq.sync('large')");
+page('large.html', 'large');
+(my $huge = slurp_file("$out/large.html")) =~ s{(id="data">)(.*?)(</script>)}{$1 . multiplied($2) . $3}se;
+append_to_file("$out/huge.html", $huge);
+
+# The same document with every count of things some hundred times as large.
+sub multiplied
+{
+	my $d = decode_json($_[0]);
+
+	$_ *= 137 for @{ $d->{tiles} }{qw(items open failed_week)};
+	for my $list ([ open_by_age => 'items' ], [ backlog => 'waiting', 'forwarded' ], [ outcomes => qw(completed rejected cancelled terminated failed) ], [ failures => 'items' ], [ open_on_day => 'open' ])
+	{
+		my ($name, @fields) = @$list;
+
+		for my $row (@{ $d->{$name} })
+		{
+			$row->{$_} *= 137 for @fields;
+		}
+	}
+	return JSON::PP->new->utf8->encode($d) =~ s/</\\u003c/gr;
+}
+
 my ($stdout, $stderr) = ('', '');
 ok(!IPC::Run::run([ "$root/script/dashboard", $node->connstr('nothing'), "$out/x.html" ], '>', \$stdout, '2>', \$stderr), 'a database that is not there is an error');
 
 # What the browser says.
 $ENV{HOME} = $out;
 chdir $html or die "$html: $!";
-IPC::Run::run([ 'node', 'test.mjs', "$out/full.html", "$out/empty.html", $out ], '>', \$stdout, '2>', \$stderr, IPC::Run::timeout(180));
+IPC::Run::run([ 'node', 'test.mjs', "$out/full.html", "$out/empty.html", "$out/huge.html", $out ], '>', \$stdout, '2>', \$stderr, IPC::Run::timeout(180));
 my @lines = $stdout =~ /^((?:not )?ok .*(?:\n#.*)?)$/mg;
 cmp_ok(scalar(@lines), '>', 30, 'the browser has been through') or diag("$stdout $stderr");
 for my $line (@lines)
