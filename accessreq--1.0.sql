@@ -157,6 +157,7 @@ CREATE TABLE accessreq.request_status (
 );
 CREATE INDEX request_status_access_request_id_idx ON accessreq.request_status (access_request_id);
 CREATE INDEX request_status_requested_for_id_idx ON accessreq.request_status (requested_for_id);
+CREATE INDEX request_status_item_id_idx ON accessreq.request_status (item_id);
 CREATE INDEX request_status_requester_id_idx ON accessreq.request_status (requester_id);
 CREATE INDEX request_status_state_created_idx ON accessreq.request_status (state, created);
 CREATE INDEX request_status_modified_idx ON accessreq.request_status (modified);
@@ -1357,7 +1358,7 @@ AND accessreq.is_open(r.state, r.missing_since);
 COMMENT ON VIEW accessreq.stuck_item IS
 'open items in a phase that has been executing for more than 7 days, and what would end them. Needs SELECT on phase and request_status';
 COMMENT ON COLUMN accessreq.stuck_item.row_key IS 'of request_item';
-COMMENT ON COLUMN accessreq.stuck_item.executing_days IS 'for how many days the phase has been executing: filter by it for another threshold';
+COMMENT ON COLUMN accessreq.stuck_item.executing_days IS 'for how many days the phase has been executing: filter by it for a longer threshold';
 COMMENT ON COLUMN accessreq.stuck_item.advice IS 'cancel, while the tenant takes that; close afterwards';
 
 CREATE VIEW accessreq.expiring_access WITH (security_invoker = true) AS
@@ -1392,7 +1393,8 @@ WITH own AS (
 	SELECT r.server, r.account_activity_item_id, r.access_request_id, r.missing_since, f.observed_at, f.new_state,
 		coalesce(r.created, p.started, r.modified) AS opened_at,
 		CASE WHEN NOT accessreq.is_open(f.new_state, NULL) THEN
-			least(f.observed_at, coalesce(p.finished, r.modified, r.created)) END AS closed_at
+			least(f.observed_at, coalesce(CASE WHEN f.new_state = 'CANCELLED' THEN r.cancelled_at END,
+				p.finished, r.modified, r.created)) END AS closed_at
 	FROM accessreq.request_status r
 	CROSS JOIN LATERAL (SELECT min(x.started) AS started, max(x.finished) AS finished FROM accessreq.phase x
 		WHERE x.server = r.server AND x.account_activity_item_id = r.account_activity_item_id) p
@@ -1421,7 +1423,7 @@ COMMENT ON VIEW accessreq.time_in_state IS
 COMMENT ON COLUMN accessreq.time_in_state.row_key IS 'of request_item';
 COMMENT ON COLUMN accessreq.time_in_state.until IS 'null: it still is, or nobody can say';
 COMMENT ON COLUMN accessreq.time_in_state.hours IS 'hours until then, or until now';
-COMMENT ON COLUMN accessreq.time_in_state.estimated IS 'whether that is by the item''s own dates: open from its creation, or its first phase where it has no such date, or its last change; closed when its last phase ended, else when it was last modified';
+COMMENT ON COLUMN accessreq.time_in_state.estimated IS 'whether that is by the item''s own dates: open from its creation, or its first phase where it has no such date, or its last change; closed as closed_at of request_item';
 
 CREATE VIEW accessreq.state_on_day WITH (security_invoker = true) AS
 WITH seen AS (
@@ -1430,7 +1432,8 @@ WITH seen AS (
 	-- as in time_in_state, for all at once
 	SELECT r.server, coalesce(r.created, p.started, r.modified) AS opened_at, r.first_seen_at,
 		CASE WHEN NOT accessreq.is_open(f.new_state, NULL) THEN
-			least(r.first_seen_at, coalesce(p.finished, r.modified, r.created)) END AS closed_at
+			least(r.first_seen_at, coalesce(CASE WHEN f.new_state = 'CANCELLED' THEN r.cancelled_at END,
+				p.finished, r.modified, r.created)) END AS closed_at
 	FROM accessreq.request_status r
 	LEFT JOIN accessreq.state_change f ON f.server = r.server
 		AND f.account_activity_item_id = r.account_activity_item_id AND f.observed_at = r.first_seen_at
@@ -1450,6 +1453,14 @@ WITH seen AS (
 		FROM accessreq.state_change c
 		WHERE c.old_state IS NOT NULL
 		AND accessreq.is_open(c.old_state, NULL) <> accessreq.is_open(c.new_state, NULL)
+		UNION ALL
+		-- from a state that was null, which looks like a first sight
+		SELECT c.server, c.observed_at, -1
+		FROM accessreq.state_change b
+		CROSS JOIN LATERAL (SELECT x.server, x.observed_at, x.new_state FROM accessreq.state_change x
+			WHERE x.server = b.server AND x.account_activity_item_id = b.account_activity_item_id
+			AND x.observed_at > b.observed_at ORDER BY x.observed_at LIMIT 1) c
+		WHERE b.new_state IS NULL AND NOT accessreq.is_open(c.new_state, NULL)
 		UNION ALL
 		SELECT r.server, r.missing_since, -1
 		FROM accessreq.request_status r
@@ -1559,38 +1570,56 @@ RETURN coalesce(request ->> 'requestType', 'GRANT_ACCESS') <> 'REVOKE_ACCESS'
 COMMENT ON FUNCTION accessreq.asks_for(jsonb, text, text, text) IS
 'whether a body for create() asks for this item for this person';
 
-CREATE FUNCTION accessreq.asking_action(server text, requested_for text, item_type text, item_id text)
+CREATE FUNCTION accessreq.asked_people(request jsonb)
+RETURNS text[]
+AS 'MODULE_PATHNAME', 'accessreq_asked_people'
+LANGUAGE C IMMUTABLE STRICT PARALLEL SAFE;
+COMMENT ON FUNCTION accessreq.asked_people(jsonb) IS
+'the people for whom a body for create() asks';
+
+-- for equal_request()
+CREATE INDEX action_person_idx ON accessreq.action USING gin (accessreq.asked_people(request)) WITH (fastupdate = off)
+	WHERE kind = 'create' AND state <> ALL (ARRAY['failed', 'cancelled']::text[]);
+
+CREATE FUNCTION accessreq.equal_request(server text, requested_for text, item_type text, item_id text)
 RETURNS accessreq.planned_action
-LANGUAGE sql STABLE PARALLEL UNSAFE SECURITY DEFINER
+AS 'MODULE_PATHNAME', 'accessreq_equal_request'
+LANGUAGE C VOLATILE PARALLEL UNSAFE;
+COMMENT ON FUNCTION accessreq.equal_request(text, text, text, text) IS
+'for request_once(): what asks for this item for this person already: an open item, or a create of any role that is queued, sending, unknown, or was done and its item has not been pulled yet; null where nothing does';
+
+CREATE FUNCTION accessreq.acted_requests(server text)
+RETURNS text[]
+AS 'MODULE_PATHNAME', 'accessreq_acted_requests'
+LANGUAGE C VOLATILE PARALLEL UNSAFE;
+COMMENT ON FUNCTION accessreq.acted_requests(text) IS
+'for cancel_stale() and close_stuck(): access requests that an action of any role is to end and is not settled, was accepted within a day, was refused within a week, or is unknown';
+
+CREATE FUNCTION accessreq.usable_servers(server name)
+RETURNS SETOF text
+LANGUAGE sql STABLE PARALLEL RESTRICTED ROWS 1
 SET search_path = pg_catalog, pg_temp
 BEGIN ATOMIC
-	SELECT a.server, a.access_request_ids[1], NULL::bigint, format('an action that asks for it is %s', a.state)
-	FROM accessreq.action a
-	WHERE a.id = (SELECT min(x.id) FROM (
-		SELECT q.id, q.request FROM accessreq.action q
-		WHERE q.server = asking_action.server AND q.kind = 'create' AND q.settled_at IS NULL
-		UNION ALL
-		SELECT u.id, u.request FROM accessreq.action u
-		WHERE u.server = asking_action.server AND u.kind = 'create' AND u.state = 'unknown' AND u.settled_at IS NOT NULL
-		UNION ALL
-		SELECT d.id, d.request FROM accessreq.action d
-		WHERE d.server = asking_action.server AND d.kind = 'create' AND d.state = 'done'
-		AND d.settled_at > statement_timestamp() - interval '1 day'
-		AND NOT EXISTS (SELECT FROM accessreq.request_status s
-			WHERE s.server = d.server AND s.access_request_id = ANY (d.access_request_ids))
-		) x WHERE accessreq.asks_for(x.request, asking_action.requested_for, asking_action.item_type, asking_action.item_id));
+	SELECT accessreq.resolve_server(usable_servers.server)::text WHERE usable_servers.server IS NOT NULL
+	UNION ALL
+	SELECT f.srvname::text
+	FROM pg_foreign_server f
+	JOIN pg_foreign_data_wrapper w ON w.oid = f.srvfdw AND w.fdwname = 'accessreq'
+	WHERE usable_servers.server IS NULL AND has_server_privilege(f.oid, 'USAGE')
+	AND EXISTS (SELECT FROM pg_user_mappings m WHERE m.srvid = f.oid
+		AND m.umuser = ANY (ARRAY[0::oid, (SELECT r.oid FROM pg_roles r WHERE r.rolname = current_user)]));
 END;
-COMMENT ON FUNCTION accessreq.asking_action(text, text, text, text) IS
-'for request_once(): whether a create of any role asks for this already and is queued, sending, unknown, or was done within a day and its row is not there yet';
+COMMENT ON FUNCTION accessreq.usable_servers(name) IS
+'the servers that cancel_stale() and close_stuck() go by: the one that is named, or all that the caller may use and has a user mapping for';
 
 CREATE FUNCTION accessreq.cancel_stale(older_than interval, comment text, max_actions integer DEFAULT 100,
 	dry_run boolean DEFAULT true, server name DEFAULT NULL)
 RETURNS SETOF accessreq.planned_action
 LANGUAGE plpgsql VOLATILE PARALLEL UNSAFE ROWS 100
 SET search_path = pg_catalog, pg_temp
+SET jit = off
 AS $$
 DECLARE
-	wanted text := CASE WHEN cancel_stale.server IS NOT NULL THEN accessreq.resolve_server(cancel_stale.server) END;
 	p accessreq.planned_action;
 	r record;
 BEGIN
@@ -1606,20 +1635,24 @@ BEGIN
 	IF coalesce(cancel_stale.comment, '') = '' THEN
 		RAISE invalid_parameter_value USING MESSAGE = 'a cancel needs a comment';
 	END IF;
+	IF NOT dry_run THEN
+		-- two at once do not choose the same
+		PERFORM pg_advisory_xact_lock(k.key) FROM (SELECT hashtextextended('accessreq end/' || u.server, 0) AS key
+			FROM accessreq.usable_servers(cancel_stale.server) u (server) ORDER BY 1) k;
+	END IF;
 	FOR r IN
+		WITH usable AS MATERIALIZED (
+			SELECT u.server FROM accessreq.usable_servers(cancel_stale.server) u (server)
+		), acted AS MATERIALIZED (
+			SELECT u.server, a.id FROM usable u, unnest(accessreq.acted_requests(u.server)) a (id)
+		)
 		SELECT s.server, s.access_request_id, min(s.created) AS created,
 			string_agg(DISTINCT s.item_name, ', ') AS items, min(s.requested_for_name) AS person
 		FROM accessreq.request_status s
-		JOIN pg_foreign_server f ON f.srvname = s.server::name
+		JOIN usable u ON u.server = s.server
 		WHERE accessreq.is_open(s.state, s.missing_since) AND s.cancelable
 		AND s.created < statement_timestamp() - older_than AND s.access_request_id IS NOT NULL
-		AND CASE WHEN wanted IS NULL THEN has_server_privilege(f.oid, 'USAGE') ELSE s.server = wanted END
-		AND NOT EXISTS (SELECT FROM accessreq.action a WHERE a.server = s.server AND a.settled_at IS NULL
-			AND a.access_request_ids && ARRAY[s.access_request_id])
-		-- what the next pull will show as ended
-		AND s.access_request_id NOT IN (SELECT d.id FROM accessreq.action a, unnest(a.access_request_ids) d (id)
-			WHERE a.kind = ANY (ARRAY['cancel', 'close']) AND a.state = 'done' AND d.id IS NOT NULL
-			AND a.settled_at > statement_timestamp() - interval '1 day')
+		AND NOT EXISTS (SELECT FROM acted d WHERE d.server = s.server AND d.id = s.access_request_id)
 		GROUP BY s.server, s.access_request_id
 		ORDER BY min(s.created), s.server, s.access_request_id
 		LIMIT max_actions
@@ -1638,16 +1671,16 @@ BEGIN
 END
 $$;
 COMMENT ON FUNCTION accessreq.cancel_stale(interval, text, integer, boolean, name) IS
-'cancels access requests through the queue, the oldest first: those with an open item that is cancelable, was created longer ago than older_than, is still returned by full scans, of which no action waits, and none of yours ended it within a day. By default a dry run, that returns what it would do. A server of null: all that you may use';
+'cancels access requests through the queue, the oldest first: those with an open item that is cancelable, was created longer ago than older_than, is still returned by full scans, and which no action of any role is to end (acted_requests). By default a dry run, that returns what it would do. A server of null: all that you may use and have a user mapping for';
 
 CREATE FUNCTION accessreq.close_stuck(older_than interval, message text, max_actions integer DEFAULT 100,
 	dry_run boolean DEFAULT true, server name DEFAULT NULL)
 RETURNS SETOF accessreq.planned_action
 LANGUAGE plpgsql VOLATILE PARALLEL UNSAFE ROWS 100
 SET search_path = pg_catalog, pg_temp
+SET jit = off
 AS $$
 DECLARE
-	wanted text := CASE WHEN close_stuck.server IS NOT NULL THEN accessreq.resolve_server(close_stuck.server) END;
 	p accessreq.planned_action;
 	r record;
 BEGIN
@@ -1660,22 +1693,26 @@ BEGIN
 	IF max_actions < 0 THEN
 		RAISE invalid_parameter_value USING MESSAGE = 'argument "max_actions" must not be negative';
 	END IF;
+	IF NOT dry_run THEN
+		-- two at once do not choose the same
+		PERFORM pg_advisory_xact_lock(k.key) FROM (SELECT hashtextextended('accessreq end/' || u.server, 0) AS key
+			FROM accessreq.usable_servers(close_stuck.server) u (server) ORDER BY 1) k;
+	END IF;
 	FOR r IN
+		WITH usable AS MATERIALIZED (
+			SELECT u.server FROM accessreq.usable_servers(close_stuck.server) u (server)
+		), acted AS MATERIALIZED (
+			SELECT u.server, a.id FROM usable u, unnest(accessreq.acted_requests(u.server)) a (id)
+		)
 		SELECT s.server, s.access_request_id, min(x.started) AS started,
 			string_agg(DISTINCT s.item_name, ', ') AS items, min(s.requested_for_name) AS person,
 			string_agg(DISTINCT x.name, ', ') AS phases
 		FROM accessreq.phase x
 		JOIN accessreq.request_status s ON s.server = x.server AND s.account_activity_item_id = x.account_activity_item_id
-		JOIN pg_foreign_server f ON f.srvname = s.server::name
+		JOIN usable u ON u.server = s.server
 		WHERE x.state = 'EXECUTING' AND x.started < statement_timestamp() - older_than
 		AND accessreq.is_open(s.state, s.missing_since) AND s.cancelable IS NOT TRUE AND s.access_request_id IS NOT NULL
-		AND CASE WHEN wanted IS NULL THEN has_server_privilege(f.oid, 'USAGE') ELSE s.server = wanted END
-		AND NOT EXISTS (SELECT FROM accessreq.action a WHERE a.server = s.server AND a.settled_at IS NULL
-			AND a.access_request_ids && ARRAY[s.access_request_id])
-		-- what the next pull will show as ended
-		AND s.access_request_id NOT IN (SELECT d.id FROM accessreq.action a, unnest(a.access_request_ids) d (id)
-			WHERE a.kind = ANY (ARRAY['cancel', 'close']) AND a.state = 'done' AND d.id IS NOT NULL
-			AND a.settled_at > statement_timestamp() - interval '1 day')
+		AND NOT EXISTS (SELECT FROM acted d WHERE d.server = s.server AND d.id = s.access_request_id)
 		GROUP BY s.server, s.access_request_id
 		ORDER BY min(x.started), s.server, s.access_request_id
 		LIMIT max_actions
@@ -1690,7 +1727,7 @@ BEGIN
 END
 $$;
 COMMENT ON FUNCTION accessreq.close_stuck(interval, text, integer, boolean, name) IS
-'closes access requests through the queue, those that are stuck for longest first: an item is open and not cancelable any more, one of its phases has been executing for longer than older_than, full scans still return it, no action waits for the request, and none of yours ended it within a day. By default a dry run, that returns what it would do. A server of null: all that you may use';
+'closes access requests through the queue, those that are stuck for longest first: an item is open and not cancelable any more, one of its phases has been executing for longer than older_than, full scans still return it, and no action of any role is to end it (acted_requests). By default a dry run, that returns what it would do. A server of null: all that you may use and have a user mapping for';
 
 CREATE FUNCTION accessreq.request_once(requested_for text, item_type text, item_id text, comment text,
 	remove_date timestamptz DEFAULT NULL, server name DEFAULT NULL)
@@ -1708,18 +1745,9 @@ BEGIN
 	IF body IS NULL THEN
 		RAISE null_value_not_allowed USING MESSAGE = 'argument "requested_for" must not be null';
 	END IF;
-	-- two sessions at once see each other's
-	PERFORM pg_advisory_xact_lock(hashtextextended(concat_ws('/', target, request_once.requested_for,
-		request_once.item_type, request_once.item_id), 0));
-	SELECT s.server, s.access_request_id, NULL, 'an equal request is open' INTO p
-	FROM accessreq.request_status s
-	WHERE s.server = target AND s.requested_for_id = request_once.requested_for
-	AND s.item_id = request_once.item_id AND s.item_type = request_once.item_type
-	AND accessreq.is_open(s.state, s.missing_since) AND s.request_type IS DISTINCT FROM 'REVOKE_ACCESS'
-	ORDER BY s.created LIMIT 1;
-	IF NOT FOUND THEN
-		p := accessreq.asking_action(target, request_once.requested_for, request_once.item_type, request_once.item_id);
-	END IF;
+	-- of two sessions at once the second learns of what the first asks for
+	PERFORM pg_advisory_xact_lock(hashtextextended('accessreq ask/' || target, 0));
+	p := accessreq.equal_request(target, request_once.requested_for, request_once.item_type, request_once.item_id);
 	IF p.server IS NULL THEN
 		p := (target, NULL, accessreq.enqueue_create(body, server => target::name), 'no equal request is open');
 	END IF;
@@ -1727,7 +1755,7 @@ BEGIN
 END
 $$;
 COMMENT ON FUNCTION accessreq.request_once(text, text, text, text, timestamptz, name) IS
-'asks for an item for a person through the queue, unless an equal request (same server, person, item and type) is open, or a create of any role asks for it that is queued, sending, unknown, or was done within a day and its row is not there yet. One row; action_id is null where nothing was enqueued. Made for triggers. Under REPEATABLE READ it goes by what its transaction sees';
+'asks for an item for a person through the queue, unless an equal request (same server, person, item and type) is open, or a create of any role asks for it that is queued, sending, unknown, or was done and its item has not been pulled yet (and no revoke followed it). One row; action_id is null where nothing was enqueued. Made for triggers. Transactions that ask at the same server wait for each other''s end';
 
 CREATE FUNCTION accessreq.dashboard_data(server name DEFAULT NULL)
 RETURNS jsonb
@@ -1787,11 +1815,14 @@ SELECT jsonb_build_object(
 			FROM accessreq.provisioning_failure f
 			WHERE dashboard_data.server IS NULL OR f.server = dashboard_data.server::text
 			ORDER BY f.items DESC, f.last_at DESC LIMIT 15) x),
-	'stuck', (SELECT coalesce(jsonb_agg(to_jsonb(x) ORDER BY x.executing_days DESC), '[]')
-		FROM (SELECT s.server, s.access_request_id, s.item_name, s.item_type, s.requested_for_name, s.phase, s.executing_days, s.advice
+	-- the 50 of each type that are stuck for longest, and how many there are
+	'stuck', (SELECT coalesce(jsonb_agg(to_jsonb(x) - 'place' ORDER BY x.executing_days DESC), '[]')
+		FROM (SELECT s.server, s.access_request_id, s.item_name, s.item_type, s.requested_for_name, s.phase, s.executing_days, s.advice,
+				count(*) OVER (PARTITION BY s.item_type) AS of_type,
+				row_number() OVER (PARTITION BY s.item_type ORDER BY s.executing_days DESC, s.row_key) AS place
 			FROM accessreq.stuck_item s
-			WHERE dashboard_data.server IS NULL OR s.server = dashboard_data.server::text
-			ORDER BY s.executing_days DESC LIMIT 50) x),
+			WHERE dashboard_data.server IS NULL OR s.server = dashboard_data.server::text) x
+		WHERE x.place <= 50),
 	'open_on_day', (SELECT coalesce(jsonb_agg(to_jsonb(x) ORDER BY x.day), '[]')
 		FROM (SELECT d.day, sum(d.open) AS open, bool_or(d.estimated) AS estimated
 			FROM accessreq.state_on_day d
@@ -1836,7 +1867,8 @@ REVOKE ALL ON FUNCTION
 	accessreq.adopt(name),
 	accessreq.rename_server(name, name),
 	accessreq.forget(name),
-	accessreq.asking_action(text, text, text, text),
+	accessreq.equal_request(text, text, text, text),
+	accessreq.acted_requests(text),
 	accessreq.cancel_stale(interval, text, integer, boolean, name),
 	accessreq.close_stuck(interval, text, integer, boolean, name),
 	accessreq.request_once(text, text, text, text, timestamptz, name)

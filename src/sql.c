@@ -7,9 +7,11 @@
  */
 #include "postgres.h"
 
+#include "access/xact.h"
 #include "catalog/pg_type.h"
 #include "sql.h"
 #include "utils/builtins.h"
+#include "utils/snapmgr.h"
 #include "utils/timestamp.h"
 
 void
@@ -73,19 +75,39 @@ sql_run(const char *sql, SqlArgs *args, int expected)
 									   args->nulls, false, 0), expected);
 }
 
+static void
+prepare(SPIPlanPtr *plan, const char *sql, SqlArgs *args, int expected)
+{
+	SPIPlanPtr	made;
+
+	if (*plan != NULL)
+		return;
+	made = SPI_prepare(sql, args->n, args->types);
+	if (made == NULL)
+		(void) check(SPI_result, expected);
+	(void) SPI_keepplan(made);
+	*plan = made;
+}
+
 uint64
 sql_run_kept(SPIPlanPtr *plan, const char *sql, SqlArgs *args, int expected)
 {
-	if (*plan == NULL)
-	{
-		SPIPlanPtr	made = SPI_prepare(sql, args->n, args->types);
-
-		if (made == NULL)
-			(void) check(SPI_result, expected);
-		(void) SPI_keepplan(made);
-		*plan = made;
-	}
+	prepare(plan, sql, args, expected);
 	return check(SPI_execute_plan(*plan, args->values, args->nulls, false, 0), expected);
+}
+
+uint64
+sql_read_latest(SPIPlanPtr *plan, const char *sql, SqlArgs *args)
+{
+	uint64		rows;
+
+	prepare(plan, sql, args, SPI_OK_SELECT);
+	/* read-only: it goes by the snapshot that is active, and takes none of its own */
+	CommandCounterIncrement();
+	PushActiveSnapshot(GetLatestSnapshot());
+	rows = check(SPI_execute_plan(*plan, args->values, args->nulls, true, 0), SPI_OK_SELECT);
+	PopActiveSnapshot();
+	return rows;
 }
 
 Datum

@@ -47,6 +47,12 @@ extern uint64 sql_run(const char *sql, SqlArgs *args, int expected);
  */
 extern uint64 sql_run_kept(SPIPlanPtr *plan, const char *sql, SqlArgs *args, int expected);
 
+/*
+ * Read what is committed now, also under REPEATABLE READ, with what this
+ * transaction has done; the plan is kept in *plan.
+ */
+extern uint64 sql_read_latest(SPIPlanPtr *plan, const char *sql, SqlArgs *args);
+
 /* Columns, from 1, of a row of the last result. */
 extern char *sql_text(uint64 row, int column);	/* NULL for null */
 extern TimestampTz sql_time(uint64 row, int column);	/* DT_NOBEGIN for null */

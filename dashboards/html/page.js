@@ -190,10 +190,14 @@
     drawTable('failures', data.failures, [
       ['Items', (r) => number(r.items), 'number'], ['Sources', (r) => r.source_names || '–'],
       ['Error', (r) => shorten(r.error_text || 'The tenant says nothing', 300)], ['Last', (r) => r.last_at ? r.last_at.slice(0, 10) : '–', 'short']]);
-    drawTable('stuck', data.stuck.filter((r) => only === null || r.item_type === only), [
+    // up to 50 of each type are in the data, of all or of one
+    const stuck = data.stuck.filter((r) => only === null || (r.item_type || 'none') === only);
+    const total = Object.values(Object.fromEntries(stuck.map((r) => [r.item_type, r.of_type]))).reduce((a, n) => a + n, 0);
+    drawTable('stuck', stuck.slice(0, 50), [
       ['Days', (r) => number(r.executing_days), 'number'], ['Item', (r) => r.item_name || '–'], ['Type', (r) => typeName(r.item_type || 'none'), 'short'],
       ['For', (r) => r.requested_for_name || '–'], ['Phase', (r) => (r.phase || '–').replace(/_PHASE$/, '').toLowerCase(), 'short'], ['Advice', (r) => r.advice, 'short'],
       ['Request', (r) => r.access_request_id || '–']]);
+    if (total > 50) document.getElementById('stuck').append(element('p', '50 of ' + number(total), 'note'));
   }
 
   function show(type) {

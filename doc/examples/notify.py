@@ -1,19 +1,24 @@
 #!/usr/bin/env python3
 """Tell people what became of enqueued actions: a message for each that settles.
 
-Usage: notify.py DSN TARGET [STATES]
+Usage: notify.py DSN TARGET [STATES [SINCE]]
 
-DSN     connection string of libpq's; its role needs SELECT on accessreq.action
+DSN     connection string of libpq's; its role needs SELECT on accessreq.action, and
+        sees there the actions of the roles that it is a member of
 TARGET  https://… : a chat's incoming webhook, which gets {"text": "…"}
         somebody@example.com : mailed through the SMTP server of this machine
         (environment: SMTP_HOST, SMTP_PORT)
 STATES  which to tell of, with commas between; default failed,unknown
+SINCE   tell what settled since then, first: a time, or an interval ('1 hour');
+        default: from now on
 
-A notification reaches who listens at that moment, and nobody later: so it looks
-at the table when it begins, and again after each connection that broke.
+A notification reaches who listens at that moment, and nobody later: so each is
+only the occasion to look at the table, as is a connection that is made again.
+What the target refuses three times is given up, and said on standard error.
 """
 import json
 import os
+import re
 import select
 import smtplib
 import sys
@@ -24,6 +29,8 @@ from email.message import EmailMessage
 
 import psycopg2
 import psycopg2.extensions
+
+TRIES = 3
 
 
 def tell(target, text):
@@ -38,6 +45,15 @@ def tell(target, text):
     host, port = os.environ.get('SMTP_HOST', 'localhost'), int(os.environ.get('SMTP_PORT', '25'))
     with smtplib.SMTP(host, port, timeout=30) as smtp:
         smtp.send_message(mail)
+
+
+def insist(target, text):
+    for attempt in range(1, TRIES + 1):
+        try:
+            return tell(target, text)
+        except (OSError, smtplib.SMTPException) as error:
+            print(f'could not tell {target} ({attempt} of {TRIES}): {error}\n{text}', file=sys.stderr, flush=True)
+            time.sleep(attempt)
 
 
 def settled_since(cursor, at, states):
@@ -55,27 +71,30 @@ def listen(dsn, target, states, told):
     connection.set_isolation_level(psycopg2.extensions.ISOLATION_LEVEL_AUTOCOMMIT)
     cursor = connection.cursor()
     cursor.execute('LISTEN accessreq_action')
-    if told['since'] is None:
-        cursor.execute('SELECT clock_timestamp()')
-        told['since'] = cursor.fetchone()[0]
+    if told['at'] is None:
+        since = told['since']
+        cursor.execute('SELECT clock_timestamp()' if not since else
+                       'SELECT %s::timestamptz' if re.match('[0-9]{4}-', since) else
+                       'SELECT clock_timestamp() - %s::interval', (since,) if since else None)
+        told['at'] = cursor.fetchone()[0]
     while True:
-        for action, settled_at, text in settled_since(cursor, told['since'], states):
+        for action, settled_at, text in settled_since(cursor, told['at'], states):
             if (action, settled_at) not in told['what']:
-                tell(target, text)
+                insist(target, text)
                 told['what'].add((action, settled_at))
                 # a minute back: transactions do not commit in the order of their clocks
-                told['since'] = max(told['since'], settled_at - timedelta(minutes=1))
-        told['what'] = {(a, at) for a, at in told['what'] if at >= told['since']}
+                told['at'] = max(told['at'], settled_at - timedelta(minutes=1))
+        told['what'] = {(a, at) for a, at in told['what'] if at >= told['at']}
         connection.notifies.clear()
         select.select([connection], [], [], 60)
         connection.poll()
 
 
 def main():
-    if len(sys.argv) not in (3, 4):
+    if not 3 <= len(sys.argv) <= 5:
         sys.exit(__doc__)
-    states = (sys.argv[3] if len(sys.argv) == 4 else 'failed,unknown').split(',')
-    told = {'since': None, 'what': set()}
+    states = (sys.argv[3] if len(sys.argv) > 3 else 'failed,unknown').split(',')
+    told = {'since': sys.argv[4] if len(sys.argv) > 4 else '', 'at': None, 'what': set()}
     while True:
         try:
             listen(sys.argv[1], sys.argv[2], states, told)

@@ -318,7 +318,9 @@ put_phases(Text *t, Draft *d)
 		return;
 	}
 	text_puts(t, "[");
-	put_phase(t, d, "APPROVAL_PHASE", d->created, d->waiting ? NO_TIME : between(d, 1, 3),
+	/* what is refused or ended in its approval ends with it */
+	put_phase(t, d, "APPROVAL_PHASE", d->created,
+			  d->waiting ? NO_TIME : refused ? d->modified : between(d, 1, 3),
 			  d->waiting ? "EXECUTING" : refused ? "CANCELLED" : "COMPLETED",
 			  d->waiting ? NULL : refused ? "FAILED" : "SUCCESSFUL", "approvalDetails");
 	text_puts(t, ",");

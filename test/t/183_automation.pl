@@ -8,6 +8,7 @@ use JSON::PP;
 use PostgreSQL::Test::Cluster;
 use PostgreSQL::Test::Utils;
 use Test::More;
+use Time::HiRes qw(time);
 
 my $node = accessreq_node('automation', conf => "accessreq.launcher_naptime = 1\naccessreq.missing_limit = 1\n");
 my $sandbox = new_sandbox(rows => 6000, open => 20, reference => 'now');
@@ -84,18 +85,55 @@ is(value("SELECT string_agg(DISTINCT server, ' ') FROM accessreq.cancel_stale('1
 value(<<'SQL');
 CREATE ROLE one LOGIN; CREATE ROLE two LOGIN;
 GRANT USAGE ON FOREIGN SERVER zeta TO one, two;
-GRANT SELECT ON accessreq.request_status, accessreq.phase, accessreq.action TO one, two;
-GRANT EXECUTE ON FUNCTION accessreq.cancel_stale, accessreq.close_stuck, accessreq.enqueue_cancel, accessreq.enqueue_close, accessreq.request_once, accessreq.asking_action, accessreq.enqueue_create TO one, two;
+GRANT SELECT ON accessreq.request_status, accessreq.phase TO one, two;
+GRANT EXECUTE ON FUNCTION accessreq.cancel_stale, accessreq.close_stuck, accessreq.enqueue_cancel, accessreq.enqueue_close, accessreq.acted_requests, accessreq.request_once, accessreq.equal_request, accessreq.enqueue_create TO one, two;
 SQL
 my $one = new_session($node, user => 'one');
 my $two = new_session($node, user => 'two');
 is($one->value("SELECT string_agg(DISTINCT server, ' ') FROM accessreq.cancel_stale('1 day', 'x', max_actions => 100000)"), 'zeta', 'all that the role may use');
 is(state_of("SELECT * FROM accessreq.cancel_stale('1 day', 'x', server => 'acme')", $one), '42501', 'not one that it may not');
 value("SELECT accessreq.hold_actions('zeta')");
-my $his = $one->value("SELECT access_request_id FROM accessreq.cancel_stale('1 day', 'x', max_actions => 1, dry_run => false, server => 'zeta')");
-is($two->value("SELECT access_request_id || ' ' || coalesce(action_id::text, 'none') || ' ' || (reason ~ 'another role')::text FROM accessreq.cancel_stale('1 day', 'x', max_actions => 1, dry_run => false, server => 'zeta')"), "$his none true", 'what another role cancels is told, and not cancelled again');
+sub either { my ($words) = @_; my $pattern = join '|', map { quotemeta } split / /, $words; return qr/$pattern/ }
+for my $function ('cancel_stale', 'close_stuck')
+{
+	my $call = "SELECT coalesce(string_agg(access_request_id, ' ' ORDER BY access_request_id), '') FROM accessreq.$function('1 day', 'x', max_actions => 2, dry_run => false, server => 'zeta')";
+	my $first = $one->value($call);
+
+	like($first, qr/^\S+ \S+$/, "$function: a role chooses two");
+	unlike($two->value($call), either($first), "$function: another role chooses others, though it does not see those");
+	# at once: the second waits, and then chooses others
+	$one->value('BEGIN');
+	$first = $one->value($call);
+	$two->send($call);
+	ok(poll_until('the other to wait', sub { value("SELECT count(*) FROM pg_stat_activity WHERE usename = 'two' AND wait_event_type = 'Lock' AND wait_event = 'advisory'") == 1 }), "$function: of two at once one waits");
+	$one->value('COMMIT');
+	unlike($two->finish->{out}, either($first), "$function: and chooses others");
+}
+is(value("SELECT count(*) - count(DISTINCT access_request_ids[1]) FROM accessreq.action WHERE server = 'zeta'"), '0', 'no request is ended twice');
+# what could not be ended is left alone for a week, and does not stand in the way
+my $blocked = value("SELECT access_request_id FROM accessreq.cancel_stale('1 day', 'x', max_actions => 1, server => 'zeta')");
+sub chosen { return value("SELECT count(*) FROM accessreq.cancel_stale('1 day', 'x', max_actions => 100000, server => 'zeta') WHERE access_request_id = '$blocked'") }
+value("UPDATE accessreq.action SET state = 'failed', settled_at = now() - interval '6 days', access_request_ids = ARRAY['$blocked'] WHERE id = (SELECT min(id) FROM accessreq.action WHERE server = 'zeta' AND kind = 'cancel')");
+is(chosen(), '0', 'one that was refused is not chosen');
+value("UPDATE accessreq.action SET settled_at = now() - interval '8 days' WHERE access_request_ids = ARRAY['$blocked']");
+is(chosen(), '1', 'but again after a week');
+value("UPDATE accessreq.action SET state = 'unknown' WHERE access_request_ids = ARRAY['$blocked']");
+is(chosen(), '0', 'one whose outcome is unknown is not');
+value("UPDATE accessreq.action SET state = 'done' WHERE access_request_ids = ARRAY['$blocked']");
+is(chosen(), '1', 'one that was accepted, and is still open after more than a day, is');
+value("UPDATE accessreq.action SET settled_at = now() WHERE access_request_ids = ARRAY['$blocked']");
+is(chosen(), '0', 'not within the day');
+value("UPDATE accessreq.action SET server = 'acme' WHERE access_request_ids = ARRAY['$blocked']");
+is(chosen(), '1', 'an action of another server\'s is none of this one\'s');
 value("SELECT accessreq.release_actions('zeta')");
 ok(drained(), 'sent');
+# a server without a mapping is not among all
+value("CREATE SERVER unmapped FOREIGN DATA WRAPPER accessreq OPTIONS (base_url 'http://127.0.0.1:9', api 'v2024'); INSERT INTO accessreq.request_status SELECT (jsonb_populate_record(r, '{\"server\": \"unmapped\"}')).* FROM accessreq.request_status r WHERE server = 'zeta'");
+is(value("SELECT string_agg(DISTINCT server, ' ') FROM accessreq.cancel_stale('1 day', 'x', max_actions => 100000)"), 'acme zeta', 'a server without a user mapping is left out');
+is(state_of("SELECT * FROM accessreq.cancel_stale('1 day', 'x', dry_run => false, server => 'unmapped')"), '42704', 'and is an error where it is named');
+value("DELETE FROM accessreq.request_status WHERE server = 'unmapped'; DROP SERVER unmapped");
+is($one->run("SELECT accessreq.acted_requests('acme')")->{sqlstate}, '42501', 'acted_requests() wants USAGE');
+is($one->run("SELECT accessreq.equal_request('acme', 'a', 'ROLE', 'b')")->{sqlstate}, '42501', 'so does equal_request()');
 
 # -------------------------------------------------------------------------- request_once
 
@@ -114,18 +152,29 @@ ok(drained(), 'sent');
 is(value("SELECT state FROM accessreq.action WHERE id = $id"), 'done', 'and done');
 my $request = value("SELECT access_request_ids[1] FROM accessreq.action WHERE id = $id");
 is(once($who[1]), "none|$request|an action that asks for it is done", 'not when it is done and its row not here yet');
+# a pull that should have met it, and has not: the person held it already
+value("BEGIN; UPDATE accessreq.sync_job SET last_success_at = now() + interval '11 minutes' WHERE server = 'acme'");
+like(once($who[1]), qr/^\d+\|\|no equal/, 'but when a later pull has not met it');
+value('ROLLBACK');
 ok(poll_until('the tenant to list it', sub { value("CALL accessreq.sync('acme')"); value("SELECT count(*) FROM accessreq.request_status WHERE access_request_id = '$request'") }), 'pulled');
 is(once($who[1]), "none|$request|an equal request is open", 'not while it is open');
 is(creates($who[1]), 1, 'the tenant was asked once');
-value("UPDATE accessreq.request_status SET state = 'REJECTED' WHERE access_request_id = '$request'");
+value("SELECT accessreq.hold_actions('acme'); UPDATE accessreq.request_status SET state = 'REJECTED' WHERE access_request_id = '$request'");
 like(once($who[1]), qr/^\d+\|\|no equal request/, 'again when it was rejected');
 value("UPDATE accessreq.request_status SET state = 'EXECUTING', request_type = 'REVOKE_ACCESS' WHERE access_request_id = '$request'; SELECT accessreq.cancel_action(max(id)) FROM accessreq.action");
-like(once($who[1]), qr/^(\d+\|\|no equal|none\|\S+\|an action that asks for it is done)/, 'a revoke is no equal request');
+like(once($who[1]), qr/^\d+\|\|no equal/, 'a revoke is no equal request');
+value("SELECT accessreq.release_actions('acme')");
 ok(drained(), 'sent');
 
 # bodies of the other form; states
 value("SELECT accessreq.hold_actions('acme'); SELECT accessreq.enqueue_create(jsonb_build_object('requestType', 'GRANT_ACCESS', 'requestedFor', jsonb_build_array('$who[3]', '$who[4]'), 'requestedItems', jsonb_build_array(jsonb_build_object('type', 'ROLE', 'id', '$role', 'comment', 'x'))), server => 'acme')");
 is(once($_), 'none||an action that asks for it is queued', 'a request for several people') for @who[ 3, 4 ];
+# of which one is pulled and the other is not
+my $both = value('SELECT max(id) FROM accessreq.action');
+value("BEGIN; UPDATE accessreq.action SET state = 'done', settled_at = now(), access_request_ids = '{tst-a,tst-b}' WHERE id = $both; INSERT INTO accessreq.request_status (server, account_activity_item_id, access_request_id, state, requested_for_id, item_type, item_id, content_hash, first_seen_at, changed_at) VALUES ('acme', 'tst-a', 'tst-a', 'REJECTED', '$who[3]', 'ROLE', '$role', 0, now(), now())");
+is(once($who[4]), 'none||an action that asks for it is done', 'the one that is not here yet is on its way, under an id that is not told');
+like(once($who[3]), qr/^\d+\|\|no equal/, 'the other, which was rejected, is not');
+value('ROLLBACK');
 value("SELECT accessreq.enqueue_create(jsonb_build_object('requestType', 'GRANT_ACCESS', 'requestedForWithRequestedItems', jsonb_build_array(jsonb_build_object('identityId', '$who[5]', 'requestedItems', jsonb_build_array(jsonb_build_object('type', 'ROLE', 'id', '$role', 'comment', 'x', 'accountSelection', NULL))))), server => 'acme')")
   if state_of("SELECT accessreq.enqueue_create(jsonb_build_object('requestType', 'GRANT_ACCESS', 'requestedForWithRequestedItems', jsonb_build_array(jsonb_build_object('identityId', '$who[5]', 'requestedItems', jsonb_build_array(jsonb_build_object('type', 'ROLE', 'id', '$role'))))), server => 'acme')");
 is(once($who[5]), 'none||an action that asks for it is queued', 'a request with items for each person');
@@ -142,6 +191,25 @@ for my $case ([ sending => 0 ], [ unknown => 0 ], [ failed => 1 ], [ cancelled =
 	value('ROLLBACK');
 }
 value('SELECT count(accessreq.cancel_action(id)) FROM accessreq.action WHERE settled_at IS NULL');
+# asked for, taken away, asked for again
+value("BEGIN; UPDATE accessreq.action SET state = 'done', settled_at = now(), access_request_ids = '{tst-c}' WHERE id = (SELECT (accessreq.request_once('$who[11]', 'ROLE', '$role', 'x', server => 'acme')).action_id)");
+like(once($who[11]), qr/^none/, 'what was asked for');
+value("SELECT accessreq.enqueue_create(accessreq.revoke_request('$who[11]', 'ROLE', '$role', 'x'), server => 'acme')");
+like(once($who[11]), qr/^\d+\|\|no equal/, 'and revoked since, can be asked for again');
+value('ROLLBACK');
+# REPEATABLE READ: what others have committed meanwhile counts
+$one->value('BEGIN ISOLATION LEVEL REPEATABLE READ; SELECT count(*) FROM accessreq.request_status');
+like(once($who[12]), qr/^\d+\|/, 'a session asks');
+value("GRANT USAGE ON FOREIGN SERVER acme TO one");
+is(once($who[12], $one), 'none||an action that asks for it is queued', 'a transaction that began before learns of it');
+$one->value('COMMIT');
+# many in one transaction
+value("BEGIN; SELECT accessreq.hold_actions('acme')");
+my $began = time;
+is(value("SELECT count(action_id) FROM generate_series(1, 5000) n, accessreq.request_once('tst-' || n, 'ROLE', '$role', 'x', server => 'acme')"), '5000', 'five thousand in a transaction');
+cmp_ok(time - $began, '<', 60, 'whose cost does not grow with those that wait');
+is(value("SELECT count(*) FROM pg_locks WHERE locktype = 'advisory' AND pid = pg_backend_pid()"), '1', 'nor their locks');
+value('ROLLBACK');
 
 # another role's, two sessions at once
 value("GRANT USAGE ON FOREIGN SERVER acme TO one, two");

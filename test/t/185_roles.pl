@@ -65,7 +65,7 @@ SQL
 cmp_ok(scalar(@calls), '>', 30, 'functions that call out, or act');
 denied("reader: not $_", 'bi', $_) for @calls;
 is(value("SELECT string_agg(proname, ' ' ORDER BY proname COLLATE \"C\") FROM pg_proc WHERE pronamespace = 'accessreq'::regnamespace AND has_function_privilege('bi', oid, 'EXECUTE')"),
-	'asks_for dashboard_data explain_state grant_request is_open origin parse_time requests_left resolve_server revoke_request state_label validator worker',
+	'asked_people asks_for dashboard_data explain_state grant_request is_open origin parse_time requests_left resolve_server revoke_request state_label usable_servers validator worker',
 	'reader: may execute nothing else');
 is(scalar($sandbox->requests), 0, 'reader: calls nothing out');
 is(as('bi', "SELECT umoptions FROM pg_user_mappings WHERE umoptions IS NOT NULL")->{out}, '', 'reader: sees no secret');

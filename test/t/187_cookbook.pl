@@ -10,8 +10,8 @@ use PostgreSQL::Test::Utils;
 use Test::More;
 
 my @blocks = document_blocks('doc/cookbook.md', 'sql');
-is(scalar(@blocks), 7, 'blocks of SQL');
-my ($look, $cron, $follow, $copy, $people, $forget, $team) = @blocks;
+is(scalar(@blocks), 8, 'blocks of SQL');
+my ($look, $cron, $follow, $grants, $copy, $people, $forget, $team) = @blocks;
 
 # pg_cron is a package of Debian's; where it cannot be had, its recipe alone is left out
 my $have_cron = -e PostgreSQL::Test::Utils::run_command([ 'pg_config', '--pkglibdir' ]) . '/pg_cron.so';
@@ -84,41 +84,83 @@ ok(drained(), 'what it enqueued is sent');
 # ---------------------------------------------------------------------- joiners, leavers
 
 paste('joiners', $follow);
-my @roles = split /\n/, value("SELECT v ->> 'id' FROM accessreq.get('v2024/roles', max_rows => 40, server => 'acme') v WHERE v ->> 'requestable' = 'true'");
-my @who = split /\n/, value("SELECT v ->> 'id' FROM accessreq.get('v2024/identities', max_rows => 12, server => 'acme') v");
-my ($role) = @roles;
+value("CREATE ROLE access_team; GRANT USAGE ON FOREIGN SERVER acme TO access_team; CREATE USER MAPPING FOR access_team SERVER acme OPTIONS (client_id 'team', client_secret 'sandbox-secret')");
+paste('joiners: rights', $grants);
+# HR's interface may write its table, and nothing else
+value('CREATE ROLE hr LOGIN; GRANT SELECT, INSERT, UPDATE, DELETE ON assignment TO hr');
+my $hr = new_session($node, user => 'hr');
+my ($role, $other) = split /\n/, value("SELECT v ->> 'id' FROM accessreq.get('v2024/roles', max_rows => 40, server => 'acme') v WHERE v ->> 'requestable' = 'true'");
+my @who = split /\n/, value("SELECT v ->> 'id' FROM accessreq.get('v2024/identities', max_rows => 30, server => 'acme') v");
 sub asked { my ($type, $who) = @_; return scalar(grep { ($_->{body} // '') =~ /$type/ && $_->{body} =~ /$who/ } $sandbox->requests(qr{^POST \S*/access-requests$})) }
-value("BEGIN; INSERT INTO assignment VALUES ('$who[5]', '$role'); ROLLBACK");
-value("INSERT INTO assignment VALUES ('$who[6]', '$role')");
+sub assign { my ($n) = @_; return $hr->value("INSERT INTO assignment VALUES ('$who[$n]', '$role')") }
+sub unassign { my ($n) = @_; return $hr->value("DELETE FROM assignment WHERE identity_id = '$who[$n]'") }
+sub last_action { return value("SELECT kind || ' ' || state || ' ' || coalesce(request ->> 'requestType', access_request_ids[1]) FROM accessreq.action ORDER BY id DESC LIMIT 1") }
+
+$hr->value("BEGIN; INSERT INTO assignment VALUES ('$who[5]', '$role'); ROLLBACK");
+assign(6);
 ok(drained(), 'a row is inserted');
 is(asked('GRANT_ACCESS', $who[6]), 1, 'and access asked for');
 is(asked('GRANT_ACCESS', $who[5]), 0, 'not for one that was rolled back');
-is(value('SELECT state FROM accessreq.action ORDER BY id DESC LIMIT 1'), 'done', 'the tenant took it') or diag(value('SELECT error FROM accessreq.action ORDER BY id DESC LIMIT 1'));
-value("DELETE FROM assignment; INSERT INTO assignment VALUES ('$who[6]', '$role')");
-ok(drained(), 'changed his mind');
-is(asked('GRANT_ACCESS', $who[6]), 1, 'one that was just asked for is not asked for again');
+is(last_action(), 'create done GRANT_ACCESS', 'the tenant took it');
+is(value('SELECT owner FROM accessreq.action ORDER BY id DESC LIMIT 1'), 'access_team', 'from the team');
+$hr->value("BEGIN; DELETE FROM assignment; INSERT INTO assignment VALUES ('$who[6]', '$role'); COMMIT");
+ok(drained(), 'HR loads its table anew');
+is(asked('REVOKE_ACCESS', $who[6]), 0, 'and nothing is taken away');
+is(asked('GRANT_ACCESS', $who[6]), 1, 'nor asked for again what is on its way');
+# sent, not listed yet, not decided: cancelled
+my $sent = value("SELECT access_request_ids[1] FROM accessreq.action ORDER BY id DESC LIMIT 1");
+unassign(6);
+ok(drained(), 'he leaves before the next pull');
+is(last_action(), "cancel done $sent", 'and what was asked for is cancelled');
+is(asked('REVOKE_ACCESS', $who[6]), 0, 'there is nothing to revoke');
 # not sent yet
-value("SELECT accessreq.hold_actions('acme'); INSERT INTO assignment VALUES ('$who[7]', '$role'); DELETE FROM assignment WHERE identity_id = '$who[7]'");
-is(value('SELECT state FROM accessreq.action ORDER BY id DESC LIMIT 1'), 'cancelled', 'what is not sent yet is taken back');
+value("SELECT accessreq.hold_actions('acme')");
+assign(7);
+unassign(7);
+is(last_action(), 'create cancelled GRANT_ACCESS', 'what is not sent yet is taken back');
+# but not what is for others too
+value("SET ROLE access_team; SELECT accessreq.enqueue_create(b, server => 'acme') FROM accessreq.grant_request(ARRAY['$who[8]', '$who[9]'], 'ROLE', '$role', 'x') b; RESET ROLE; ALTER TABLE assignment DISABLE TRIGGER follow; INSERT INTO assignment VALUES ('$who[8]', '$role'); ALTER TABLE assignment ENABLE TRIGGER follow");
+unassign(8);
+is(value("SELECT state FROM accessreq.action WHERE request -> 'requestedFor' ? '$who[9]'"), 'queued', 'what is for others too is left alone');
+is(last_action(), 'create queued REVOKE_ACCESS', 'and his part revoked');
 value("SELECT accessreq.release_actions('acme')");
-# not decided yet
-my ($person, $item, $request) = split /\|/, value("SELECT requested_for_id, item_id, access_request_id FROM accessreq.request_status r WHERE item_type = 'ROLE' AND state = 'EXECUTING' AND cancelable AND request_type = 'GRANT_ACCESS' AND access_request_id IS NOT NULL ORDER BY created DESC LIMIT 1");
-value("ALTER TABLE assignment DISABLE TRIGGER follow; INSERT INTO assignment VALUES ('$person', '$item'); ALTER TABLE assignment ENABLE TRIGGER follow; DELETE FROM assignment WHERE identity_id = '$person'");
-is(value('SELECT kind || access_request_ids[1] FROM accessreq.action ORDER BY id DESC LIMIT 1'), "cancel$request", 'what is not decided yet is cancelled');
-# granted
-value("ALTER TABLE assignment DISABLE TRIGGER follow; INSERT INTO assignment VALUES ('$who[8]', '$role'); ALTER TABLE assignment ENABLE TRIGGER follow; DELETE FROM assignment WHERE identity_id = '$who[8]'");
-ok(drained(), 'a row is deleted');
-is(asked('REVOKE_ACCESS', $who[8]), 1, 'and its access revoked');
+ok(drained(), 'sent');
+# listed, and not decided yet
+my $open = "SELECT requested_for_id, item_id, access_request_id FROM accessreq.request_status r WHERE item_type = 'ROLE' AND state = 'EXECUTING' AND cancelable AND request_type = 'GRANT_ACCESS' AND (SELECT count(*) FROM accessreq.request_status x WHERE x.access_request_id = r.access_request_id)";
+my ($person, $item, $request) = split /\|/, value("$open = 1 ORDER BY created DESC LIMIT 1");
+value("ALTER TABLE assignment DISABLE TRIGGER follow; INSERT INTO assignment VALUES ('$person', '$item'); ALTER TABLE assignment ENABLE TRIGGER follow");
+$hr->value("DELETE FROM assignment WHERE identity_id = '$person'");
+ok(drained(), 'sent');
+is(value("SELECT count(*) FROM accessreq.action WHERE kind = 'cancel' AND access_request_ids[1] = '$request'"), '1', 'what is not decided yet is cancelled');
+($person, $item, $request) = split /\|/, value("$open > 1 ORDER BY created DESC LIMIT 1");
+value("ALTER TABLE assignment DISABLE TRIGGER follow; INSERT INTO assignment VALUES ('$person', '$item'); ALTER TABLE assignment ENABLE TRIGGER follow");
+$hr->value("DELETE FROM assignment WHERE identity_id = '$person'");
+is(value("SELECT count(*) FROM accessreq.action WHERE kind = 'cancel' AND access_request_ids[1] = '$request'"), '0', 'but not a request that is for other things too');
+# granted; an update is a leave and a join
+value("ALTER TABLE assignment DISABLE TRIGGER follow; INSERT INTO assignment VALUES ('$who[10]', '$role'); ALTER TABLE assignment ENABLE TRIGGER follow");
+$hr->value("UPDATE assignment SET identity_id = '$who[11]' WHERE identity_id = '$who[10]'");
+ok(drained(), 'a row is updated');
+is(asked('REVOKE_ACCESS', $who[10]), 1, 'the one that left is revoked');
+is(asked('GRANT_ACCESS', $who[11]), 1, 'for the one that came it is asked');
+# another role cancels it already
+value("SELECT accessreq.hold_actions('acme')");
+($person, $item, $request) = split /\|/, value("$open = 1 AND access_request_id NOT IN (SELECT access_request_ids[1] FROM accessreq.action WHERE kind = 'cancel') ORDER BY created DESC LIMIT 1");
+value("SELECT accessreq.enqueue_cancel('$request', 'x', server => 'acme'); ALTER TABLE assignment DISABLE TRIGGER follow; INSERT INTO assignment VALUES ('$person', '$item'); ALTER TABLE assignment ENABLE TRIGGER follow");
+is($hr->run("DELETE FROM assignment WHERE identity_id = '$person'")->{sqlstate}, '', 'a cancel of another role is no error of HR\'s');
+value("SELECT accessreq.release_actions('acme')");
+ok(drained(), 'sent');
+$hr->quit;
 
 # ------------------------------------------------------------------------- chat and mail
 
 my $script = dirname(abs_path($0)) . '/../../doc/examples/notify.py';
 SKIP:
 {
-	skip 'psycopg2 is not there', 7 if system('python3 -c "import psycopg2" 2>/dev/null') != 0;
+	skip 'psycopg2 is not there', 11 if system('python3 -c "import psycopg2" 2>/dev/null') != 0;
 	my $chat = new_listener(sub {
 		my ($socket, undef, $note) = @_;
 		my $request = read_request($socket);
+		if ($request =~ /refuse-this/) { $note->('refused'); syswrite($socket, answer_text(400, '{}')); return }
 		$note->('told', $request =~ s/.*?\r\n\r\n//sr);
 		syswrite($socket, answer_text(200, '{}'));
 	});
@@ -148,7 +190,17 @@ SKIP:
 	value("SELECT accessreq.enqueue_cancel('nor-this', 'x', server => 'acme')");
 	ok(poll_until('chat to hear of the second', sub { grep { $_->[2] =~ /nor-this/ } $chat->noted('told') }), 'also after its connection was lost');
 	is(scalar($chat->noted('told')), 2, 'each is told once');
+	# one that is refused does not keep back the next
+	value("SELECT accessreq.enqueue_cancel('refuse-this', 'x', server => 'acme')");
+	ok($chat->await('refused', 3), 'what is refused is tried three times');
+	value("SELECT accessreq.enqueue_cancel('and-this', 'x', server => 'acme')");
+	ok(poll_until('chat to hear of the next', sub { grep { $_->[2] =~ /and-this/ } $chat->noted('told') }), 'and then the next is told');
+	is(scalar($chat->noted('refused')), 3, 'not more often');
 	$_->signal('TERM'), $_->finish for @told;
+	# what happened while it was away
+	my $late = IPC::Run::start([ 'python3', $script, $dsn, $chat->url . '/hooks/abc', 'failed', '1 hour' ], '>', '/dev/null', '2>', '/dev/null');
+	ok(poll_until('chat to hear of the first again', sub { (grep { $_->[2] =~ /nobody-knows-this/ } $chat->noted('told')) == 2 }), 'it tells what settled since a time');
+	$late->signal('TERM'), $late->finish;
 }
 
 # ----------------------------------------------------------------- copies, people, managers

@@ -25,20 +25,22 @@ value($reader);
 my $bi = new_session($node, user => 'bi');
 
 # As the data source does: a filter is a BETWEEN of UTC times, a variable of several
-# values a list of literals.
+# values a list of literals, and All what the variable says for it, as it stands.
 sub macros
 {
-	my ($sql) = @_;
+	my ($sql, $server) = @_;
+
+	$server //= "'acme','it''s another'";
 
 	$sql =~ s/\$__timeFilter\(([^()]*(?:\([^()]*\)[^()]*)*)\)/$1 BETWEEN '2020-01-01T00:00:00Z' AND '2100-01-01T00:00:00Z'/g;
-	$sql =~ s/\$server\b/'acme','it''s another'/g;
+	$sql =~ s/\$server\b/$server/g;
 	return $sql;
 }
 
 sub rows_of
 {
-	my ($sql) = @_;
-	my $r = $bi->run('SELECT coalesce(json_agg(q), \'[]\') FROM (' . macros($sql) . ') q');
+	my ($sql, $server) = @_;
+	my $r = $bi->run('SELECT coalesce(json_agg(q), \'[]\') FROM (' . macros($sql, $server) . ') q');
 
 	return (decode_json($r->{out} || '[]'), $r);
 }
@@ -66,7 +68,7 @@ for my $p (@panels)
 {
 	is(scalar(@{ $p->{targets} }), 1, "$p->{title}: a query");
 	unlike(macros($p->{targets}[0]{rawSql}), qr/\$/, "$p->{title}: no other macro");
-	my (undef, $r) = rows_of($p->{targets}[0]{rawSql});
+	my (undef, $r) = rows_of($p->{targets}[0]{rawSql}, $variable{server}{allValue});
 	is($r->{sqlstate}, '', "$p->{title}: of an empty database") or diag($r->{err});
 }
 
@@ -99,6 +101,7 @@ my $data = decode_json($bi->value("SELECT accessreq.dashboard_data('acme')"));
 is($rows{Open}[0]{open}, $data->{tiles}{open}, 'open: as in the page, of the chosen server alone');
 is(sprintf('%.2f', $rows{'Oldest open'}[0]{oldest}), sprintf('%.2f', $data->{tiles}{oldest_days}), 'oldest: as in the page');
 is($rows{'Failed in 7 days'}[0]{failed}, $data->{tiles}{failed_week}, 'failed: as in the page');
+is((rows_of($panels[0]{targets}[0]{rawSql}, $variable{server}{allValue}))[0][0]{open}, value('SELECT count(*) FROM accessreq.open_item'), 'open: of all servers');
 my $sum = 0;
 for my $row (@{ $rows{'Open by age and item type'} })
 {
