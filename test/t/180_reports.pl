@@ -25,7 +25,14 @@ is(value("SELECT d -> 'tiles' ->> 'open' || ' ' || (d -> 'tiles' ->> 'items') ||
 # ------------------------------------------------------------------------ the data
 
 add_server($node, 'acme', $sandbox->url);
+# a state that is not known at first
+my @still = grep { $_->{state} eq 'EXECUTING' } @{ $sandbox->dump };
+sub set_state { my ($n, $state) = @_; return $sandbox->admin('POST', 'change', { id => $still[$n]{accountActivityItemId}, set => { state => $state } }) }
+set_state(60, undef);
 value("CALL accessreq.sync('acme')");
+set_state(61, undef);
+value("CALL accessreq.sync('acme', full_scan => true)");
+set_state($_, 'REQUEST_COMPLETED') for 60, 61;
 # things happen that are then observed
 my @dump = @{ $sandbox->dump };
 my @open = grep { $_->{state} eq 'EXECUTING' } @dump;
@@ -129,6 +136,16 @@ same('provisioning_failure', 'SELECT source_names, items FROM (SELECT source_nam
 is(value("SELECT count(*) FROM accessreq.provisioning_failure WHERE error_text LIKE '%connector%'") > 0 ? 1 : 0, 1, 'with the error texts');
 same('stuck_item', "SELECT row_key, phase, advice FROM accessreq.stuck_item",
 	"SELECT i.server || '/' || i.id, p.name, CASE WHEN (i.j ->> 'cancelable')::bool THEN 'cancel' ELSE 'close' END FROM p JOIN i USING (server, id) WHERE p.state = 'EXECUTING' AND now() - p.started > interval '7 days' AND NOT i.closed AND i.missing_since IS NULL");
+same('open_item: stage_since, age_days', "SELECT row_key, stage_since, round(age_days::numeric, 1) FROM accessreq.open_item WHERE stage_since IS NOT NULL AND created IS NOT NULL",
+	"SELECT i.server || '/' || i.id, x.started, round((extract(epoch FROM now() - i.created) / 86400)::numeric, 1) FROM i, LATERAL (SELECT p.started FROM p WHERE p.id = i.id AND p.state = 'EXECUTING' ORDER BY p.ordinal LIMIT 1) x WHERE NOT i.closed AND i.missing_since IS NULL AND x.started IS NOT NULL AND i.created IS NOT NULL");
+same('stuck_item: executing_days', "SELECT row_key, phase, round(executing_days::numeric, 1) FROM accessreq.stuck_item",
+	"SELECT i.server || '/' || i.id, p.name, round((extract(epoch FROM now() - p.started) / 86400)::numeric, 1) FROM p JOIN i USING (server, id) WHERE p.state = 'EXECUTING' AND now() - p.started > interval '7 days' AND NOT i.closed AND i.missing_since IS NULL");
+same('approval_detail: of those that wait', "SELECT row_key, ordinal::bigint, round(duration_hours::numeric, 1) FROM accessreq.approval_detail WHERE is_waiting AND pending_since IS NOT NULL",
+	"SELECT a.server || '/' || a.id, a.ordinal, round((extract(epoch FROM now() - x.pending_since) / 3600)::numeric, 1) FROM a JOIN i USING (server, id) JOIN accessreq.approval x ON x.account_activity_item_id = a.id AND x.ordinal = a.ordinal WHERE a.status = 'PENDING' AND NOT i.closed AND i.missing_since IS NULL AND x.pending_since IS NOT NULL");
+same('provisioning_failure: by error', 'SELECT source_names, error_text, items, first_at, last_at FROM accessreq.provisioning_failure',
+	"SELECT s, e, count(*), min(at), max(at) FROM (SELECT (SELECT array_to_string(array_agg(name ORDER BY first), '; ') FROM (SELECT v ->> 'sourceName' AS name, min(n) AS first FROM jsonb_array_elements(CASE jsonb_typeof(i.j -> 'requestedAccounts') WHEN 'array' THEN i.j -> 'requestedAccounts' ELSE '[]' END) WITH ORDINALITY o (v, n) WHERE v ->> 'sourceName' IS NOT NULL GROUP BY 1) y) AS s,
+	(SELECT string_agg(text, '; ' ORDER BY n) FROM (SELECT l -> 0 ->> 'text' AS text, n FROM jsonb_array_elements(CASE jsonb_typeof(i.j -> 'errorMessages') WHEN 'array' THEN i.j -> 'errorMessages' ELSE '[]' END) WITH ORDINALITY o (l, n)) z) AS e,
+	coalesce(i.modified, i.created) AS at FROM i WHERE i.state IN ('PROVISIONING_FAILED', 'NOT_ALL_ITEMS_PROVISIONED', 'ERROR')) x GROUP BY 1, 2");
 same('sod_violation', 'SELECT row_key, policies FROM accessreq.sod_violation',
 	"SELECT server || '/' || id, jsonb_array_length(j #> '{sodViolationContext,violationCheckResult,violatedPolicies}') FROM i WHERE jsonb_typeof(j #> '{sodViolationContext,violationCheckResult,violatedPolicies}') = 'array' AND jsonb_array_length(j #> '{sodViolationContext,violationCheckResult,violatedPolicies}') > 0");
 # access that ends later: the sandbox's own dates are past
@@ -146,21 +163,46 @@ CREATE TEMP TABLE life AS
 SELECT i.id, least(coalesce(i.created, (SELECT min(p.started) FROM p WHERE p.id = i.id), i.modified), i.first_seen_at) AS opened,
 	-- closed at its first sight: by its own dates
 	CASE WHEN f.new_state IN ('REQUEST_COMPLETED', 'CANCELLED', 'TERMINATED', 'REJECTED', 'PROVISIONING_FAILED', 'NOT_ALL_ITEMS_PROVISIONED', 'ERROR')
-		THEN least(i.first_seen_at, coalesce((SELECT e.at FROM ended e WHERE e.id = i.id), r.modified, i.created, i.first_seen_at)) END AS first_closed,
+		THEN least(i.first_seen_at, coalesce(CASE WHEN f.new_state = 'CANCELLED' THEN (i.j #>> '{cancelledRequestDetails,modified}')::timestamptz END, (SELECT e.at FROM ended e WHERE e.id = i.id), r.modified, i.created, i.first_seen_at)) END AS first_closed,
 	i.first_seen_at, i.missing_since
 FROM i JOIN accessreq.request_status r ON r.account_activity_item_id = i.id
 JOIN accessreq.state_change f ON f.account_activity_item_id = i.id AND f.observed_at = i.first_seen_at;
 SQL
-my $brute = <<'SQL';
-SELECT d::date AS day, (SELECT count(*) FROM life l WHERE l.opened < d + interval '1 day'
-	AND CASE
-		WHEN l.missing_since < d + interval '1 day' THEN false
-		WHEN l.first_seen_at >= d + interval '1 day' THEN l.first_closed IS NULL OR l.first_closed >= d + interval '1 day'
-		ELSE NOT (SELECT c.new_state IN ('REQUEST_COMPLETED', 'CANCELLED', 'TERMINATED', 'REJECTED', 'PROVISIONING_FAILED', 'NOT_ALL_ITEMS_PROVISIONED', 'ERROR')
-			FROM accessreq.state_change c WHERE c.account_activity_item_id = l.id AND c.observed_at < d + interval '1 day' ORDER BY c.observed_at DESC LIMIT 1) END) AS open
-FROM generate_series(now()::date - 500, now()::date, interval '100 days') d
+# What each item was, from its dates and what was observed, and so for every day how many were open.
+my %step;
+my $today = value('SELECT (now()::date - date \'1970-01-01\')');
+for my $line (split /\n/, value(<<'SQL'))
+SELECT extract(epoch FROM l.opened) || '|' || coalesce(extract(epoch FROM l.first_closed)::text, '') || '|' || coalesce(extract(epoch FROM l.missing_since)::text, '') || '|' ||
+	coalesce((SELECT string_agg(extract(epoch FROM c.observed_at) || '=' || coalesce(c.new_state, ''), ',' ORDER BY c.observed_at) FROM accessreq.state_change c WHERE c.account_activity_item_id = l.id AND c.observed_at > l.first_seen_at), '')
+FROM life l
 SQL
-same('state_on_day', "SELECT day, open FROM accessreq.state_on_day WHERE day IN (SELECT (now()::date - n) FROM generate_series(0, 500, 100) n)", $brute);
+{
+	my ($opened, $first_closed, $missing, $changes) = split /\|/, $line, -1;
+	my @moments = ([ $opened, 1 ]);
+	my ($was, %on) = (0);
+
+	push @moments, [ $first_closed, 0 ] if $first_closed ne '';
+	push @moments, map { [ /^(.*)=(.*)$/ ] } split /,/, $changes;
+	push @moments, [ $missing, 0 ] if $missing ne '';
+	for my $m (@moments)
+	{
+		my $open = $m->[1] =~ /^[01]$/ ? $m->[1] : $m->[1] !~ /^(REQUEST_COMPLETED|CANCELLED|TERMINATED|REJECTED|PROVISIONING_FAILED|NOT_ALL_ITEMS_PROVISIONED|ERROR)$/ ? 1 : 0;
+		my $day = int($m->[0] / 86400);
+
+		$step{$day} += $open - $was;
+		$was = $open;
+	}
+}
+my ($sum, @expected) = (0);
+my ($first_day) = sort { $a <=> $b } keys %step;
+for my $day ($first_day .. $today)
+{
+	$sum += $step{$day} // 0;
+	push @expected, "$day $sum";
+}
+my @days = split /\n/, value("SELECT (day - date '1970-01-01') || ' ' || open FROM accessreq.state_on_day ORDER BY day");
+cmp_ok(scalar(@days), '>', 700, 'state_on_day: two years of days');
+is_deeply(\@days, \@expected, 'state_on_day: zero differences on any day');
 is(value('SELECT open FROM accessreq.state_on_day ORDER BY day DESC LIMIT 1'), value('SELECT count(*) FROM accessreq.open_item'), 'today it is what is open');
 is(value('SELECT bool_and(estimated) FROM accessreq.state_on_day WHERE day < now()::date'), 't', 'before the day of installation it is estimated');
 cmp_ok(value("SELECT abs(a.open - b.open) FROM accessreq.state_on_day a, accessreq.state_on_day b WHERE a.day = now()::date AND b.day = now()::date - 1"), '<', 100, 'there is no step on that day');
@@ -179,6 +221,7 @@ for my $case (
 	[ 'an item', "SELECT * FROM accessreq.request_item WHERE server = 'acme' AND account_activity_item_id = '$later'" ],
 	[ 'a person', "SELECT * FROM accessreq.request_item WHERE requested_for_id = '$closed[0]{requestedFor}{id}'" ],
 	[ 'who asks', "SELECT * FROM accessreq.request_item WHERE requester_id = '$closed[0]{requester}{id}'" ],
+	[ 'who asks for a thing', "SELECT * FROM accessreq.request_item WHERE item_id = '$closed[0]{id}'" ],
 	[ 'an approver', "SELECT * FROM accessreq.approval_backlog WHERE server = 'acme' AND approver_id = '$who'" ],
 	[ 'what an approver has', "SELECT * FROM accessreq.approval_detail WHERE status = 'PENDING' AND approver_id = '$who'" ],
 	[ 'what is open', 'SELECT * FROM accessreq.open_item' ],
@@ -187,7 +230,12 @@ for my $case (
 	unlike(explain_plan($case->[1]), qr/Seq Scan/, "$case->[0] is found without reading everything");
 }
 
-# Weeks begin when the session's time zone says.
+# Weeks begin when the session's time zone says: an end on Sunday evening in Greenwich is one
+# on Monday in Auckland.
+value("CREATE TEMP TABLE done AS SELECT $closed_at AS at, i.j ->> 'type' AS type FROM i WHERE i.closed; SET timezone = 'Pacific/Auckland'");
+same('item_outcome in another time zone', "SELECT to_char(week AT TIME ZONE 'Pacific/Auckland', 'YYYY-MM-DD HH24:MI'), item_type, closed FROM accessreq.item_outcome",
+	"SELECT to_char(date_trunc('week', at AT TIME ZONE 'Pacific/Auckland'), 'YYYY-MM-DD HH24:MI'), type, count(*) FROM done GROUP BY 1, 2");
+value("SET timezone = 'UTC'");
 is(value("SET timezone = 'Pacific/Auckland'; SELECT bool_and(extract(isodow FROM week) = 1 AND week::time = '00:00') FROM accessreq.item_outcome; SET timezone = 'UTC'"), 't', 'weeks go by the session\'s time zone');
 
 # --------------------------------------------------------------------- the dashboard
