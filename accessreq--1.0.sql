@@ -1090,7 +1090,7 @@ COMMENT ON FUNCTION accessreq.state_label(text) IS
 
 CREATE FUNCTION accessreq.explain_state(state text)
 RETURNS text
-LANGUAGE sql IMMUTABLE PARALLEL SAFE
+LANGUAGE sql IMMUTABLE STRICT PARALLEL SAFE
 RETURN CASE state
 	WHEN 'EXECUTING' THEN 'Under way: the tenant works on it, or it waits for an approval. Which, its phases tell.'
 	WHEN 'REQUEST_COMPLETED' THEN 'Completed: the access was granted or taken away.'
@@ -1283,10 +1283,11 @@ SELECT p.server, date_trunc('week', p.finished) AS week, r.item_type, r.item_id,
 FROM accessreq.phase p
 JOIN accessreq.request_status r ON r.server = p.server AND r.account_activity_item_id = p.account_activity_item_id
 CROSS JOIN LATERAL (SELECT date_part('epoch', p.finished - p.started) / 3600) h (hours)
-WHERE p.name = 'APPROVAL_PHASE' AND p.state = 'COMPLETED' AND p.finished IS NOT NULL AND p.started IS NOT NULL
+WHERE p.name = 'APPROVAL_PHASE' AND (p.state = 'COMPLETED' OR r.state = 'REJECTED')
+AND p.finished IS NOT NULL AND p.started IS NOT NULL
 GROUP BY p.server, date_trunc('week', p.finished), r.item_type, r.item_id;
 COMMENT ON VIEW accessreq.approval_latency IS
-'how long approvals took, by the week in which they ended (from Monday, in the session''s time zone), item type and item: their approval phases that were completed, not those that a cancel ended. Needs SELECT on phase and request_status';
+'how long approvals took, by the week in which they ended (from Monday, in the session''s time zone), item type and item: their approval phases that were completed or ended in a rejection, not those that a cancel ended. Needs SELECT on phase and request_status';
 
 CREATE VIEW accessreq.provisioning_time WITH (security_invoker = true) AS
 SELECT p.server, date_trunc('week', p.finished) AS week, r.item_type, r.item_id, max(r.item_name) AS item_name,
@@ -1350,7 +1351,7 @@ SELECT r.server, r.account_activity_item_id, r.server || '/' || r.account_activi
 	r.access_request_id, r.item_name, r.item_type, r.requested_for_id, r.requested_for_name, r.created,
 	p.name AS phase, p.started AS phase_started,
 	date_part('epoch', statement_timestamp() - p.started) / 86400 AS executing_days,
-	CASE WHEN r.cancelable THEN 'cancel' ELSE 'close' END AS advice
+	CASE WHEN r.access_request_id IS NULL THEN NULL WHEN r.cancelable THEN 'cancel' ELSE 'close' END AS advice
 FROM accessreq.phase p
 JOIN accessreq.request_status r ON r.server = p.server AND r.account_activity_item_id = p.account_activity_item_id
 WHERE p.state = 'EXECUTING' AND p.started < statement_timestamp() - interval '7 days'
@@ -1359,7 +1360,7 @@ COMMENT ON VIEW accessreq.stuck_item IS
 'open items in a phase that has been executing for more than 7 days, and what would end them. Needs SELECT on phase and request_status';
 COMMENT ON COLUMN accessreq.stuck_item.row_key IS 'of request_item';
 COMMENT ON COLUMN accessreq.stuck_item.executing_days IS 'for how many days the phase has been executing: filter by it for a longer threshold';
-COMMENT ON COLUMN accessreq.stuck_item.advice IS 'cancel, while the tenant takes that; close afterwards';
+COMMENT ON COLUMN accessreq.stuck_item.advice IS 'cancel, while the tenant takes that; close afterwards; null where there is no access_request_id to do it by';
 
 CREATE VIEW accessreq.expiring_access WITH (security_invoker = true) AS
 SELECT r.server, r.account_activity_item_id, r.server || '/' || r.account_activity_item_id AS row_key,
@@ -1635,6 +1636,9 @@ BEGIN
 	IF coalesce(cancel_stale.comment, '') = '' THEN
 		RAISE invalid_parameter_value USING MESSAGE = 'a cancel needs a comment';
 	END IF;
+	IF NOT EXISTS (SELECT FROM accessreq.usable_servers(cancel_stale.server)) THEN
+		RAISE undefined_object USING MESSAGE = format('there is no server that role "%s" may use and has a user mapping for', current_user);
+	END IF;
 	IF NOT dry_run THEN
 		-- two at once do not choose the same
 		PERFORM pg_advisory_xact_lock(k.key) FROM (SELECT hashtextextended('accessreq end/' || u.server, 0) AS key
@@ -1692,6 +1696,9 @@ BEGIN
 	END IF;
 	IF max_actions < 0 THEN
 		RAISE invalid_parameter_value USING MESSAGE = 'argument "max_actions" must not be negative';
+	END IF;
+	IF NOT EXISTS (SELECT FROM accessreq.usable_servers(close_stuck.server)) THEN
+		RAISE undefined_object USING MESSAGE = format('there is no server that role "%s" may use and has a user mapping for', current_user);
 	END IF;
 	IF NOT dry_run THEN
 		-- two at once do not choose the same
@@ -1798,7 +1805,11 @@ SELECT jsonb_build_object(
 		FROM (SELECT date_trunc('week', p.finished)::date AS week, count(*) AS items,
 				percentile_cont(0.5) WITHIN GROUP (ORDER BY date_part('epoch', p.finished - p.started) / 3600) AS median_hours,
 				percentile_cont(0.9) WITHIN GROUP (ORDER BY date_part('epoch', p.finished - p.started) / 3600) AS p90_hours
-			FROM accessreq.phase p WHERE p.name = 'APPROVAL_PHASE' AND p.state = 'COMPLETED' AND p.started IS NOT NULL
+			FROM accessreq.phase p
+			-- as approval_latency, but that only what was not completed is looked up
+			WHERE p.name = 'APPROVAL_PHASE' AND p.started IS NOT NULL AND (p.state = 'COMPLETED' OR EXISTS (
+				SELECT FROM accessreq.request_status r WHERE r.server = p.server
+				AND r.account_activity_item_id = p.account_activity_item_id AND r.state = 'REJECTED'))
 			AND p.finished > date_trunc('week', statement_timestamp()) - interval '26 weeks'
 			AND (dashboard_data.server IS NULL OR p.server = dashboard_data.server::text)
 			GROUP BY 1) x),
@@ -1810,6 +1821,10 @@ SELECT jsonb_build_object(
 			WHERE o.week > date_trunc('week', statement_timestamp()) - interval '26 weeks'
 			AND (dashboard_data.server IS NULL OR o.server = dashboard_data.server::text)
 			GROUP BY 1) x),
+	'approvers', (SELECT count(*) FROM accessreq.approval_backlog b
+		WHERE dashboard_data.server IS NULL OR b.server = dashboard_data.server::text),
+	'kinds_of_failure', (SELECT count(*) FROM accessreq.provisioning_failure f
+		WHERE dashboard_data.server IS NULL OR f.server = dashboard_data.server::text),
 	'failures', (SELECT coalesce(jsonb_agg(to_jsonb(x) ORDER BY x.items DESC, x.last_at DESC), '[]')
 		FROM (SELECT f.source_names, f.error_text, f.items, f.last_at
 			FROM accessreq.provisioning_failure f
@@ -1832,7 +1847,7 @@ SELECT jsonb_build_object(
 );
 END;
 COMMENT ON FUNCTION accessreq.dashboard_data(name) IS
-'what the dashboard shows, in one document; of one server, or null: of all. Needs SELECT on the report views and the tables under them, and on sync_job';
+'what the dashboard shows, in one document; of one server, or null: of all. Its list of servers is empty where nothing was pulled. Needs SELECT on the report views and the tables under them, and on sync_job';
 
 -- ---------------------------------------------------------------------------
 -- Who may do what: nothing that calls out is PUBLIC's

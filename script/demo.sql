@@ -21,9 +21,8 @@ SELECT state, count(*), min(created)::date AS oldest
 FROM accessreq.request_status GROUP BY state ORDER BY 2 DESC;
 
 -- who others wait for
-SELECT current_owner_name AS approver, count(*) AS waiting
-FROM accessreq.approval WHERE status = 'PENDING' AND current_owner_name IS NOT NULL
-GROUP BY 1 ORDER BY 2 DESC, 1 LIMIT 5;
+SELECT approver_name, approver_type, waiting, round(oldest_days) AS oldest_days
+FROM accessreq.approval_backlog ORDER BY waiting DESC, oldest_days DESC LIMIT 5;
 
 -- a stored procedure that cancels the oldest request that still can be
 CREATE PROCEDURE cancel_oldest(reason text) LANGUAGE plpgsql AS $$

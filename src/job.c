@@ -295,7 +295,7 @@ check_member(const char *server, const char *owner)
 			(errcode(ERRCODE_INSUFFICIENT_PRIVILEGE),
 			 errmsg("permission denied for the job of server \"%s\"", server),
 			 owner ? errdetail("Its owner is role \"%s\".", owner) : 0,
-			 owner ? errhint("A member of that role may: SET ROLE, or GRANT \"%s\" TO …", owner) : 0));
+			 owner ? errhint("A member of that role may, and a superuser may hand the job over: doc/operations.md.") : 0));
 }
 
 /*

@@ -712,7 +712,7 @@ tenant_check_mapping(Oid serverid, Oid userid)
 				 errmsg("there is no user mapping for role \"%s\" on server \"%s\"",
 						GetUserNameFromId(userid, false),
 						GetForeignServer(serverid)->servername),
-				 errhint("Create one with CREATE USER MAPPING … OPTIONS (client_id '…', client_secret '…'). That of a role it is a member of is not inherited: SET ROLE to use it, or create one FOR PUBLIC.")));
+				 errhint("Create one with CREATE USER MAPPING … OPTIONS (client_id '…', client_secret '…'). That of a role it is a member of is not inherited: SET ROLE to use it.")));
 }
 
 static CachedTenant *

@@ -143,6 +143,7 @@
       yAxis: Object.assign(axisLook(), { type: 'category', data: rows.map((r, i) => i), axisLabel: { color: css('--faint'), formatter: (i) => names[i], interval: 0, fontSize: 11 } }),
       series: [{ name: 'Waiting', type: 'bar', barMaxWidth: 16, data: rows.map((r) => r.waiting) }]
     });
+    document.getElementById('approvers').textContent = data.approvers > rows.length ? rows.length + ' of ' + number(data.approvers) + ' approvers' : '';
   }
 
   function drawLatency() {
@@ -186,6 +187,11 @@
     box.replaceChildren(table);
   }
 
+  // How much of it is shown, where that is not all.
+  function note(name, shown, total) {
+    if (total > shown) document.getElementById(name).append(element('p', number(shown) + ' of ' + number(total), 'note'));
+  }
+
   function drawTables() {
     drawTable('failures', data.failures, [
       ['Items', (r) => number(r.items), 'number'], ['Sources', (r) => r.source_names || '–'],
@@ -197,14 +203,15 @@
       ['Days', (r) => number(r.executing_days), 'number'], ['Item', (r) => r.item_name || '–'], ['Type', (r) => typeName(r.item_type || 'none'), 'short'],
       ['For', (r) => r.requested_for_name || '–'], ['Phase', (r) => (r.phase || '–').replace(/_PHASE$/, '').toLowerCase(), 'short'], ['Advice', (r) => r.advice, 'short'],
       ['Request', (r) => r.access_request_id || '–']]);
-    if (total > 50) document.getElementById('stuck').append(element('p', '50 of ' + number(total), 'note'));
+    note('stuck', 50, total);
+    note('failures', data.failures.length, data.kinds_of_failure);
   }
 
   function show(type) {
     only = type;
     const filter = document.getElementById('filter');
     filter.hidden = type === null;
-    filter.querySelector('span').textContent = type === null ? '' : 'Only: ' + typeName(type);
+    filter.querySelector('span').textContent = type === null ? '' : 'Open by age, and what is stuck: only ' + typeName(type);
     drawOpenByAge();
     drawTables();
   }
@@ -220,7 +227,7 @@
   }
 
   document.getElementById('about').textContent = (data.servers.length ? data.servers.join(', ') + ' · ' : '') +
-    'as of ' + data.generated_at.slice(0, 16).replace('T', ' ');
+    'as of ' + data.generated_at.replace(/T(\d\d:\d\d)[^+-]*(.*)$/, ' $1 (UTC$2)');
   document.getElementById('empty').hidden = data.tiles.items > 0;
   document.querySelector('#filter button').addEventListener('click', () => show(null));
   dark.addEventListener('change', drawAll);

@@ -97,7 +97,7 @@ for (const scheme of ['light', 'dark']) {
   await p.page.waitForTimeout(0);
   const after = new Set(await types());
   check(before.size > 1 && after.size === 1 && after.has(bar.name), 'a click filters', { bar, before: [...before], after: [...after] });
-  check(await p.page.locator('#filter span').textContent() === 'Only: ' + bar.name, 'and says what by');
+  check(await p.page.locator('#filter span').textContent() === 'Open by age, and what is stuck: only ' + bar.name, 'and says what by');
   await p.page.screenshot({ path: `${folder}/filtered.png`, fullPage: true });
   await p.page.locator('#filter button').click();
   check(new Set(await types()).size === before.size, 'and is taken back');

@@ -651,7 +651,11 @@ draft_item(Draft *d, const Text *t, bool no_item_id)
 	return item;
 }
 
-/* From its creation to its last change; where the rows go up to now, not beyond. */
+/*
+ * From its creation to its last change.  Where the rows go up to now, what would
+ * end later is still being provisioned, or waits for its approval, which takes the
+ * first third.
+ */
 static int64_t
 lifetime(Draft *d)
 {
@@ -661,7 +665,13 @@ lifetime(Draft *d)
 	if (d->moving)
 		return 0;
 	if (options.up_to_now && seconds > most)
-		seconds = most > 0 ? seconds % most : 0;
+	{
+		d->state = "EXECUTING";
+		d->manual = seconds / 3 < most;
+		d->waiting = !d->manual;
+		seconds = d->manual ? most : 0;
+		d->approvers = d->approvers ? d->approvers : 1;
+	}
 	return seconds * USECS_PER_SEC;
 }
 

@@ -117,9 +117,9 @@ same('approval_backlog', 'SELECT approver_id, waiting, forwarded FROM accessreq.
 	"SELECT coalesce(a.j #>> '{currentOwner,id}', a.j #>> '{originalOwner,id}'), count(*), count(*) FILTER (WHERE (a.j ->> 'forwarded')::bool) FROM a JOIN i USING (server, id) WHERE a.status = 'PENDING' AND NOT i.closed AND i.missing_since IS NULL GROUP BY 1");
 same('approval_backlog: oldest', 'SELECT approver_id, oldest_since FROM accessreq.approval_backlog',
 	"SELECT DISTINCT ON (1) coalesce(x.current_owner_id, x.original_owner_id), x.pending_since FROM accessreq.approval x JOIN i ON i.id = x.account_activity_item_id WHERE x.status = 'PENDING' AND NOT i.closed AND i.missing_since IS NULL ORDER BY 1, 2");
-for my $case ([ approval_latency => 'APPROVAL_PHASE' ], [ provisioning_time => 'PROVISIONING_PHASE' ])
+for my $case ([ approval_latency => 'APPROVAL_PHASE', " OR i.state = 'REJECTED'" ], [ provisioning_time => 'PROVISIONING_PHASE', '' ])
 {
-	my ($view, $phase) = @$case;
+	my ($view, $phase, $or) = @$case;
 
 	same($view, "SELECT week, item_type, item_id, items, round(mean_hours::numeric, 3), round(median_hours::numeric, 3), round(p90_hours::numeric, 3), round(max_hours::numeric, 3) FROM accessreq.$view",
 		"SELECT week, type, item, n, round((total / n)::numeric, 3), round(((h[(n + 1) / 2] + h[n / 2 + 1]) / 2)::numeric, 3),
@@ -127,7 +127,7 @@ for my $case ([ approval_latency => 'APPROVAL_PHASE' ], [ provisioning_time => '
 		FROM (SELECT to_timestamp(floor((extract(epoch FROM p.finished) + 259200) / 604800) * 604800 - 259200) AS week, i.j ->> 'type' AS type, i.j ->> 'id' AS item, count(*) AS n,
 			sum(x.h) AS total, array_agg(x.h ORDER BY x.h) AS h, 0.9::float8 * (count(*) - 1) AS f
 			FROM p JOIN i USING (server, id), LATERAL (SELECT extract(epoch FROM p.finished - p.started)::float8 / 3600) x (h)
-			WHERE p.name = '$phase' AND p.state = 'COMPLETED' AND p.finished IS NOT NULL AND p.started IS NOT NULL GROUP BY 1, 2, 3) y");
+			WHERE p.name = '$phase' AND (p.state = 'COMPLETED'$or) AND p.finished IS NOT NULL AND p.started IS NOT NULL GROUP BY 1, 2, 3) y");
 }
 same('item_outcome', 'SELECT week, item_type, closed, completed, rejected, cancelled, terminated, provisioning_failed, not_all_provisioned, error, round(rejection_rate::numeric, 6) FROM accessreq.item_outcome',
 	"SELECT to_timestamp(floor((extract(epoch FROM at) + 259200) / 604800) * 604800 - 259200), type, count(*), sum((state = 'REQUEST_COMPLETED')::int), sum((state = 'REJECTED')::int), sum((state = 'CANCELLED')::int), sum((state = 'TERMINATED')::int), sum((state = 'PROVISIONING_FAILED')::int), sum((state = 'NOT_ALL_ITEMS_PROVISIONED')::int), sum((state = 'ERROR')::int), round(sum((state = 'REJECTED')::int)::numeric / count(*), 6) FROM (SELECT $closed_at AS at, i.j ->> 'type' AS type, i.state FROM i WHERE i.closed) x GROUP BY 1, 2");
@@ -135,7 +135,7 @@ same('provisioning_failure', 'SELECT source_names, items FROM (SELECT source_nam
 	"SELECT s, count(*) FROM (SELECT (SELECT array_to_string(array_agg(name ORDER BY first), '; ') FROM (SELECT v ->> 'sourceName' AS name, min(n) AS first FROM jsonb_array_elements(CASE jsonb_typeof(i.j -> 'requestedAccounts') WHEN 'array' THEN i.j -> 'requestedAccounts' ELSE '[]' END) WITH ORDINALITY o (v, n) WHERE v ->> 'sourceName' IS NOT NULL GROUP BY 1) y) AS s FROM i WHERE i.state IN ('PROVISIONING_FAILED', 'NOT_ALL_ITEMS_PROVISIONED', 'ERROR')) z GROUP BY 1");
 is(value("SELECT count(*) FROM accessreq.provisioning_failure WHERE error_text LIKE '%connector%'") > 0 ? 1 : 0, 1, 'with the error texts');
 same('stuck_item', "SELECT row_key, phase, advice FROM accessreq.stuck_item",
-	"SELECT i.server || '/' || i.id, p.name, CASE WHEN (i.j ->> 'cancelable')::bool THEN 'cancel' ELSE 'close' END FROM p JOIN i USING (server, id) WHERE p.state = 'EXECUTING' AND now() - p.started > interval '7 days' AND NOT i.closed AND i.missing_since IS NULL");
+	"SELECT i.server || '/' || i.id, p.name, CASE WHEN i.j ->> 'accessRequestId' IS NULL THEN NULL WHEN (i.j ->> 'cancelable')::bool THEN 'cancel' ELSE 'close' END FROM p JOIN i USING (server, id) WHERE p.state = 'EXECUTING' AND now() - p.started > interval '7 days' AND NOT i.closed AND i.missing_since IS NULL");
 same('open_item: stage_since, age_days', "SELECT row_key, stage_since, round(age_days::numeric, 1) FROM accessreq.open_item WHERE stage_since IS NOT NULL AND created IS NOT NULL",
 	"SELECT i.server || '/' || i.id, x.started, round((extract(epoch FROM now() - i.created) / 86400)::numeric, 1) FROM i, LATERAL (SELECT p.started FROM p WHERE p.id = i.id AND p.state = 'EXECUTING' ORDER BY p.ordinal LIMIT 1) x WHERE NOT i.closed AND i.missing_since IS NULL AND x.started IS NOT NULL AND i.created IS NOT NULL");
 same('stuck_item: executing_days', "SELECT row_key, phase, round(executing_days::numeric, 1) FROM accessreq.stuck_item",

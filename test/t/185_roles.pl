@@ -104,16 +104,16 @@ is(value("SELECT count(*) FROM pg_roles WHERE rolname = 'access_operator'"), '0'
 
 paste('team', $blocks[4]);
 $sandbox->forget;
-$id = as('alice', "SELECT access.cancel_request('$two', 'left the project')")->{out};
+$id = as('carol', "SELECT access.cancel_request('$two', 'left the project')")->{out};
 like($id, qr/^\d+$/, 'team: a member cancels');
 ok(poll_until('it to be sent', sub { value("SELECT state FROM accessreq.action WHERE id = $id") eq 'done' }), 'team: and it is done');
 is(value("SELECT owner || ', ' || (request ->> 'comment') FROM accessreq.action WHERE id = $id"), 'access_team, postgres: left the project', 'team: under the team\'s token, with who it was');
 is(join(' ', map { $_->{client_id} // '' } $sandbox->requests(qr/^POST .*cancel/)), 'access_team', 'team: the tenant heard it from access_team');
-denied('team: a member cannot call what the function calls', 'alice', "SELECT accessreq.enqueue_cancel('$three', 'x', server => 'acme')");
-denied('team: nor read', 'alice', 'SELECT * FROM accessreq.request_status');
+denied('team: a member cannot call what the function calls', 'carol', "SELECT accessreq.enqueue_cancel('$three', 'x', server => 'acme')");
+denied('team: nor read', 'carol', 'SELECT * FROM accessreq.request_status');
 value('CREATE ROLE mallory LOGIN');
 denied('team: others cannot', 'mallory', "SELECT access.cancel_request('$three', 'x')");
-is(as('alice', 'SELECT count(*) FROM pg_user_mappings WHERE umoptions IS NOT NULL')->{out}, '0', 'team: a member does not see the secret');
+is(as('carol', 'SELECT count(*) FROM pg_user_mappings WHERE umoptions IS NOT NULL')->{out}, '0', 'team: a member does not see the secret');
 value('CREATE ROLE bob LOGIN IN ROLE access_team');
 my $bob = new_session($node, user => 'bob');
 $r = $bob->run("SELECT accessreq.enqueue_cancel('$three', 'x', server => 'acme')");

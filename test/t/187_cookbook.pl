@@ -10,8 +10,8 @@ use PostgreSQL::Test::Utils;
 use Test::More;
 
 my @blocks = document_blocks('doc/cookbook.md', 'sql');
-is(scalar(@blocks), 8, 'blocks of SQL');
-my ($look, $cron, $follow, $grants, $copy, $people, $forget, $team) = @blocks;
+is(scalar(@blocks), 9, 'blocks of SQL');
+my ($look, $read, $cron, $follow, $grants, $copy, $people, $forget, $team) = @blocks;
 
 # pg_cron is a package of Debian's; where it cannot be had, its recipe alone is left out
 my $have_cron = -e PostgreSQL::Test::Utils::run_command([ 'pg_config', '--pkglibdir' ]) . '/pg_cron.so';
@@ -42,6 +42,7 @@ my $n = value($stale);
 cmp_ok($n, '>', 0, 'some wait for too long');
 like(paste('look', $look), qr/open since .*and can be cancelled/, 'each says why');
 is(value('SELECT count(*) FROM accessreq.action'), '0', 'nothing is done');
+like(paste('read', $read), qr/\|/, 'who only reads sees it too');
 SKIP:
 {
 	skip 'pg_cron is not there', 4 unless $have_cron;
