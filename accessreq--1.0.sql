@@ -1113,8 +1113,7 @@ COMMENT ON FUNCTION accessreq.parse_time(text) IS
 'a date as the API writes them (ISO 8601, UTC where it has no zone); null where it is none';
 
 -- the approver of an approval, for who asks for one
-CREATE INDEX approval_approver_idx ON accessreq.approval ((coalesce(current_owner_id, original_owner_id)))
-	WHERE status = 'PENDING';
+CREATE INDEX approval_approver_idx ON accessreq.approval ((coalesce(current_owner_id, original_owner_id)));
 CREATE INDEX request_status_remove_date_idx ON accessreq.request_status (remove_date) WHERE remove_date IS NOT NULL;
 CREATE INDEX phase_executing_idx ON accessreq.phase (started) WHERE state = 'EXECUTING';
 
@@ -1140,7 +1139,8 @@ SELECT r.server, r.account_activity_item_id,
 	r.description, r.privilege_level, nullif(array_to_string(r.source_names, '; '), '') AS source_names,
 	r.error_text, r.client_metadata, r.content_hash, r.first_seen_at, r.changed_at, r.missing_since,
 	CASE WHEN accessreq.is_open(r.state, r.missing_since) THEN
-		(SELECT string_agg(DISTINCT coalesce(a.current_owner_name, a.current_owner_id, a.original_owner_name, a.original_owner_id), '; ')
+		(SELECT string_agg(DISTINCT CASE WHEN a.current_owner_id IS NOT NULL THEN coalesce(a.current_owner_name, a.current_owner_id)
+				ELSE coalesce(a.original_owner_name, a.original_owner_id, a.current_owner_name) END, '; ')
 			FROM accessreq.approval a WHERE a.server = r.server
 			AND a.account_activity_item_id = r.account_activity_item_id AND a.status = 'PENDING')
 	END AS current_approvers,
@@ -1178,7 +1178,7 @@ SELECT a.server, a.account_activity_item_id, a.server || '/' || a.account_activi
 	a.original_owner_type, a.original_owner_id, a.original_owner_name,
 	a.current_owner_type, a.current_owner_id, a.current_owner_name,
 	coalesce(a.current_owner_id, a.original_owner_id) AS approver_id,
-	coalesce(a.current_owner_name, a.original_owner_name) AS approver_name,
+	CASE WHEN a.current_owner_id IS NOT NULL THEN a.current_owner_name ELSE a.original_owner_name END AS approver_name,
 	a.reviewed_by_id, a.reviewed_by_name, a.comment, a.modified, a.remove_date, a.timeout_config, a.error_text,
 	a.pending_since,
 	a.status = 'PENDING' AND accessreq.is_open(r.state, r.missing_since) AS is_waiting,
@@ -1235,10 +1235,12 @@ LEFT JOIN LATERAL (SELECT lower(regexp_replace(x.name, '_PHASE$', '')) AS stage,
 	WHERE x.server = r.server AND x.account_activity_item_id = r.account_activity_item_id
 	AND x.state = 'EXECUTING' ORDER BY x.ordinal LIMIT 1) p ON true
 CROSS JOIN LATERAL (SELECT
-	string_agg(DISTINCT coalesce(x.current_owner_name, x.current_owner_id, x.original_owner_name, x.original_owner_id), '; ') AS approvers,
+	string_agg(DISTINCT CASE WHEN x.current_owner_id IS NOT NULL THEN coalesce(x.current_owner_name, x.current_owner_id)
+		ELSE coalesce(x.original_owner_name, x.original_owner_id, x.current_owner_name) END, '; ') AS approvers,
 	min(x.pending_since) AS pending_since,
-	min((SELECT min(accessreq.parse_time(v.value)) FROM jsonb_each_text(
-		CASE WHEN jsonb_typeof(x.timeout_config) = 'object' THEN x.timeout_config END) v)) AS dated
+	-- its next date, at whatever place: the config's form is the tenant's secret
+	min((SELECT min(d.at) FROM jsonb_path_query(x.timeout_config, 'strict $.** ? (@.type() == "string")') v,
+		accessreq.parse_time(v #>> '{}') d (at) WHERE coalesce(d.at > x.pending_since, true))) AS dated
 	FROM accessreq.approval x WHERE x.server = r.server
 	AND x.account_activity_item_id = r.account_activity_item_id AND x.status = 'PENDING') a
 WHERE accessreq.is_open(r.state, r.missing_since);
@@ -1251,13 +1253,13 @@ COMMENT ON COLUMN accessreq.open_item.stage_since IS 'when that phase began';
 COMMENT ON COLUMN accessreq.open_item.age_days IS 'days since it was created';
 COMMENT ON COLUMN accessreq.open_item.current_approvers IS 'who holds its pending approvals, joined by ''; ''';
 COMMENT ON COLUMN accessreq.open_item.pending_since IS 'since when the first of them has it';
-COMMENT ON COLUMN accessreq.open_item.expires_at IS 'when its approval expires: a date in its timeout_config, else pending_since and accessreq.approval_expiry (90 days)';
+COMMENT ON COLUMN accessreq.open_item.expires_at IS 'when its approval expires: the first date in its timeout_config that is after pending_since, else pending_since and accessreq.approval_expiry (90 days)';
 COMMENT ON COLUMN accessreq.open_item.expiry_estimated IS 'whether that is the latter; null where no approval is pending';
 
 CREATE VIEW accessreq.approval_backlog WITH (security_invoker = true) AS
 SELECT a.server, coalesce(a.current_owner_id, a.original_owner_id) AS approver_id,
-	max(coalesce(a.current_owner_type, a.original_owner_type)) AS approver_type,
-	max(coalesce(a.current_owner_name, a.original_owner_name)) AS approver_name,
+	max(CASE WHEN a.current_owner_id IS NOT NULL THEN a.current_owner_type ELSE a.original_owner_type END) AS approver_type,
+	max(CASE WHEN a.current_owner_id IS NOT NULL THEN a.current_owner_name ELSE a.original_owner_name END) AS approver_name,
 	count(*) AS waiting,
 	min(a.pending_since) AS oldest_since,
 	date_part('epoch', statement_timestamp() - min(a.pending_since)) / 86400 AS oldest_days,
@@ -1351,7 +1353,7 @@ SELECT r.server, r.account_activity_item_id, r.server || '/' || r.account_activi
 	r.access_request_id, r.item_name, r.item_type, r.requested_for_id, r.requested_for_name, r.created,
 	p.name AS phase, p.started AS phase_started,
 	date_part('epoch', statement_timestamp() - p.started) / 86400 AS executing_days,
-	CASE WHEN r.access_request_id IS NULL THEN NULL WHEN r.cancelable THEN 'cancel' ELSE 'close' END AS advice
+	CASE WHEN r.access_request_id IS NULL THEN NULL WHEN r.cancelable THEN 'cancel' WHEN NOT r.cancelable THEN 'close' END AS advice
 FROM accessreq.phase p
 JOIN accessreq.request_status r ON r.server = p.server AND r.account_activity_item_id = p.account_activity_item_id
 WHERE p.state = 'EXECUTING' AND p.started < statement_timestamp() - interval '7 days'
@@ -1360,7 +1362,7 @@ COMMENT ON VIEW accessreq.stuck_item IS
 'open items in a phase that has been executing for more than 7 days, and what would end them. Needs SELECT on phase and request_status';
 COMMENT ON COLUMN accessreq.stuck_item.row_key IS 'of request_item';
 COMMENT ON COLUMN accessreq.stuck_item.executing_days IS 'for how many days the phase has been executing: filter by it for a longer threshold';
-COMMENT ON COLUMN accessreq.stuck_item.advice IS 'cancel, while the tenant takes that; close afterwards; null where there is no access_request_id to do it by';
+COMMENT ON COLUMN accessreq.stuck_item.advice IS 'cancel, while the tenant takes that; close afterwards (api v3 has none), which ends all items of the access request; null where there is no access_request_id to do it by, or the tenant does not say whether it can be cancelled';
 
 CREATE VIEW accessreq.expiring_access WITH (security_invoker = true) AS
 SELECT r.server, r.account_activity_item_id, r.server || '/' || r.account_activity_item_id AS row_key,
@@ -1368,9 +1370,13 @@ SELECT r.server, r.account_activity_item_id, r.server || '/' || r.account_activi
 	r.remove_date, date_part('epoch', r.remove_date - statement_timestamp()) / 86400 AS days_left
 FROM accessreq.request_status r
 WHERE r.remove_date > statement_timestamp() AND r.state = 'REQUEST_COMPLETED'
-AND r.request_type IS DISTINCT FROM 'REVOKE_ACCESS';
+AND r.request_type IS DISTINCT FROM 'REVOKE_ACCESS'
+AND NOT EXISTS (SELECT FROM accessreq.request_status v
+	WHERE v.server = r.server AND v.requested_for_id = r.requested_for_id AND v.item_type = r.item_type AND v.item_id = r.item_id
+	AND v.state = 'REQUEST_COMPLETED' AND v.created > r.created
+	AND (v.request_type = 'REVOKE_ACCESS' OR v.remove_date IS NOT NULL));
 COMMENT ON VIEW accessreq.expiring_access IS
-'access that was granted and ends at a date to come. Needs SELECT on request_status';
+'access that was granted and ends at a date to come, unless a later request took it away or changed that date. Needs SELECT on request_status';
 COMMENT ON COLUMN accessreq.expiring_access.row_key IS 'of request_item';
 COMMENT ON COLUMN accessreq.expiring_access.days_left IS 'days until then';
 
@@ -1427,11 +1433,9 @@ COMMENT ON COLUMN accessreq.time_in_state.hours IS 'hours until then, or until n
 COMMENT ON COLUMN accessreq.time_in_state.estimated IS 'whether that is by the item''s own dates: open from its creation, or its first phase where it has no such date, or its last change; closed as closed_at of request_item';
 
 CREATE VIEW accessreq.state_on_day WITH (security_invoker = true) AS
-WITH seen AS (
-	SELECT r.server, min(r.first_seen_at) AS first_at FROM accessreq.request_status r GROUP BY r.server
-), own AS (
+WITH own AS (
 	-- as in time_in_state, for all at once
-	SELECT r.server, coalesce(r.created, p.started, r.modified) AS opened_at, r.first_seen_at,
+	SELECT r.server, coalesce(r.created, p.started, r.modified) AS opened_at, r.first_seen_at, f.run_id,
 		CASE WHEN NOT accessreq.is_open(f.new_state, NULL) THEN
 			least(r.first_seen_at, coalesce(CASE WHEN f.new_state = 'CANCELLED' THEN r.cancelled_at END,
 				p.finished, r.modified, r.created)) END AS closed_at
@@ -1441,8 +1445,12 @@ WITH seen AS (
 	LEFT JOIN (SELECT x.server, x.account_activity_item_id, min(x.started) AS started, max(x.finished) AS finished
 		FROM accessreq.phase x GROUP BY x.server, x.account_activity_item_id) p
 		ON p.server = r.server AND p.account_activity_item_id = r.account_activity_item_id
+), seen AS (
+	-- by a pull: refresh() may have been before it
+	SELECT o.server, min(o.first_seen_at) FILTER (WHERE o.run_id IS NOT NULL) AS first_at FROM own o GROUP BY o.server
 ), change AS (
-	SELECT d.server, d.at::date AS day, sum(d.n) AS n
+	-- a date that is a mistake makes no series of centuries
+	SELECT d.server, greatest(d.at::date, statement_timestamp()::date - 20 * 365) AS day, sum(d.n) AS n
 	FROM (
 		SELECT o.server, least(o.opened_at, o.first_seen_at, o.closed_at) AS at, 1 AS n FROM own o
 		UNION ALL
@@ -1467,17 +1475,17 @@ WITH seen AS (
 		FROM accessreq.request_status r
 		WHERE r.missing_since IS NOT NULL AND accessreq.is_open(r.state, NULL)
 	) d
-	GROUP BY d.server, d.at::date
+	GROUP BY 1, 2
 )
 SELECT s.server, g.day::date AS day,
 	(sum(coalesce(c.n, 0)) OVER (PARTITION BY s.server ORDER BY g.day))::bigint AS open,
-	g.day::date <= s.first_at::date AS estimated
+	coalesce(g.day::date <= s.first_at::date, true) AS estimated
 FROM seen s
 CROSS JOIN LATERAL generate_series((SELECT min(x.day) FROM change x WHERE x.server = s.server)::timestamp,
 	statement_timestamp()::date::timestamp, interval '1 day') g (day)
 LEFT JOIN change c ON c.server = s.server AND c.day = g.day::date;
 COMMENT ON VIEW accessreq.state_on_day IS
-'how many items were open at the end of each day, in the session''s time zone. Needs SELECT on request_status, phase and state_change';
+'how many of the items that are here were open at the end of each day of the last twenty years, in the session''s time zone; those that keep has deleted are in no day''s figure any more. Needs SELECT on request_status, phase and state_change';
 COMMENT ON COLUMN accessreq.state_on_day.open IS 'items that were open';
 COMMENT ON COLUMN accessreq.state_on_day.estimated IS 'whether that is by the items'' own dates, because nobody looked yet';
 
@@ -1561,11 +1569,11 @@ RETURNS boolean
 LANGUAGE sql IMMUTABLE PARALLEL SAFE
 RETURN coalesce(request ->> 'requestType', 'GRANT_ACCESS') <> 'REVOKE_ACCESS'
 	AND CASE WHEN jsonb_typeof(request -> 'requestedForWithRequestedItems') = 'array' THEN
-		EXISTS (SELECT FROM jsonb_array_elements(request -> 'requestedForWithRequestedItems') p,
-			jsonb_array_elements(p -> 'requestedItems') i
+		EXISTS (SELECT FROM jsonb_path_query(request, 'lax $.requestedForWithRequestedItems[*]') p,
+			jsonb_path_query(p, 'lax $.requestedItems[*]') i
 			WHERE p ->> 'identityId' = requested_for AND i ->> 'type' = item_type AND i ->> 'id' = item_id)
 	ELSE request -> 'requestedFor' ? requested_for
-		AND EXISTS (SELECT FROM jsonb_array_elements(request -> 'requestedItems') i
+		AND EXISTS (SELECT FROM jsonb_path_query(request, 'lax $.requestedItems[*]') i
 			WHERE i ->> 'type' = item_type AND i ->> 'id' = item_id)
 	END;
 COMMENT ON FUNCTION accessreq.asks_for(jsonb, text, text, text) IS
@@ -1582,19 +1590,26 @@ COMMENT ON FUNCTION accessreq.asked_people(jsonb) IS
 CREATE INDEX action_person_idx ON accessreq.action USING gin (accessreq.asked_people(request)) WITH (fastupdate = off)
 	WHERE kind = 'create' AND state <> ALL (ARRAY['failed', 'cancelled']::text[]);
 
-CREATE FUNCTION accessreq.equal_request(server text, requested_for text, item_type text, item_id text)
-RETURNS accessreq.planned_action
+CREATE FUNCTION accessreq.equal_request(server text, requested_for text, item_type text, item_id text,
+	OUT access_request_id text, OUT reason text, OUT not_before timestamptz)
 AS 'MODULE_PATHNAME', 'accessreq_equal_request'
 LANGUAGE C VOLATILE PARALLEL UNSAFE;
 COMMENT ON FUNCTION accessreq.equal_request(text, text, text, text) IS
-'for request_once(): what asks for this item for this person already: an open item, or a create of any role that is queued, sending, unknown, or was done and its item has not been pulled yet; null where nothing does';
+'for request_once(): what asks for this item for this person already: an open item, or a create of any role that is queued, sending, unknown, or was done and its item has not been pulled yet; nulls where nothing does. What a cancel, a close or a later revoke is taking back does not count; not_before then says when to ask';
 
-CREATE FUNCTION accessreq.acted_requests(server text)
+CREATE FUNCTION accessreq.acted_requests(server text, kind text)
 RETURNS text[]
 AS 'MODULE_PATHNAME', 'accessreq_acted_requests'
 LANGUAGE C VOLATILE PARALLEL UNSAFE;
-COMMENT ON FUNCTION accessreq.acted_requests(text) IS
-'for cancel_stale() and close_stuck(): access requests that an action of any role is to end and is not settled, was accepted within a day, was refused within a week, or is unknown';
+COMMENT ON FUNCTION accessreq.acted_requests(text, text) IS
+'for cancel_stale() and close_stuck(): access requests that an action of any role is to end and is not settled, was accepted within a day, or is unknown; and those for which the tenant refused one of this kind (cancel or close) within a week';
+
+CREATE FUNCTION accessreq.check_enqueue(kind text, server name, wait boolean)
+RETURNS void
+AS 'MODULE_PATHNAME', 'accessreq_check_enqueue'
+LANGUAGE C VOLATILE PARALLEL UNSAFE;
+COMMENT ON FUNCTION accessreq.check_enqueue(text, name, boolean) IS
+'for who looks before he enqueues: raises what enqueueing a create, cancel or close would because of the server; with wait, transactions that call it so for the same server wait for each other''s end';
 
 CREATE FUNCTION accessreq.usable_servers(server name)
 RETURNS SETOF text
@@ -1613,16 +1628,27 @@ END;
 COMMENT ON FUNCTION accessreq.usable_servers(name) IS
 'the servers that cancel_stale() and close_stuck() go by: the one that is named, or all that the caller may use and has a user mapping for';
 
-CREATE FUNCTION accessreq.cancel_stale(older_than interval, comment text, max_actions integer DEFAULT 100,
-	dry_run boolean DEFAULT true, server name DEFAULT NULL)
-RETURNS SETOF accessreq.planned_action
-LANGUAGE plpgsql VOLATILE PARALLEL UNSAFE ROWS 100
+CREATE FUNCTION accessreq.open_items(server text, access_request_id text, OUT n bigint, OUT items text, OUT people text)
+LANGUAGE sql STABLE PARALLEL SAFE
+BEGIN ATOMIC
+	SELECT count(*), string_agg(DISTINCT coalesce(r.item_name, r.item_id, 'an item'), ', '),
+		string_agg(DISTINCT coalesce(r.requested_for_name, r.requested_for_id, 'somebody'), ', ')
+	FROM accessreq.request_status r
+	WHERE r.server = open_items.server AND r.access_request_id = open_items.access_request_id
+	AND accessreq.is_open(r.state, r.missing_since);
+END;
+COMMENT ON FUNCTION accessreq.open_items(text, text) IS
+'for cancel_stale() and close_stuck(): how many items of an access request are open, which, and for whom';
+
+CREATE FUNCTION accessreq.prepare_ending(kind text, older_than interval, max_actions integer, dry_run boolean, server name)
+RETURNS text[]
+LANGUAGE plpgsql VOLATILE PARALLEL UNSAFE
 SET search_path = pg_catalog, pg_temp
-SET jit = off
 AS $$
 DECLARE
-	p accessreq.planned_action;
-	r record;
+	usable text[] := ARRAY(SELECT u FROM accessreq.usable_servers(prepare_ending.server) u ORDER BY u);
+	able text[] := '{}';
+	s text;
 BEGIN
 	IF older_than IS NULL OR max_actions IS NULL OR dry_run IS NULL THEN
 		RAISE null_value_not_allowed USING MESSAGE = 'arguments "older_than", "max_actions" and "dry_run" must not be null';
@@ -1633,36 +1659,67 @@ BEGIN
 	IF max_actions < 0 THEN
 		RAISE invalid_parameter_value USING MESSAGE = 'argument "max_actions" must not be negative';
 	END IF;
+	IF usable = '{}' THEN
+		RAISE undefined_object USING MESSAGE = format('there is no server that role "%s" may use and has a user mapping for', current_user);
+	END IF;
+	IF NOT dry_run AND current_setting('transaction_read_only')::boolean THEN
+		RAISE read_only_sql_transaction USING MESSAGE = 'could not enqueue in a read-only transaction';
+	END IF;
+	-- those that look do not choose the same: for real, two wait for each other
+	FOREACH s IN ARRAY usable LOOP
+		BEGIN
+			PERFORM accessreq.check_enqueue(kind, s::name, NOT dry_run);
+			able := able || s;
+		EXCEPTION WHEN read_only_sql_transaction OR feature_not_supported OR object_not_in_prerequisite_state THEN
+			-- one of many does not keep the others from it
+			IF prepare_ending.server IS NOT NULL THEN
+				RAISE;
+			END IF;
+			RAISE NOTICE 'server "%" is left out: %', s, SQLERRM;
+		END;
+	END LOOP;
+	RETURN able;
+END
+$$;
+COMMENT ON FUNCTION accessreq.prepare_ending(text, interval, integer, boolean, name) IS
+'for cancel_stale() and close_stuck(): raises what is wrong with their arguments, and returns the servers they go by. Of all servers those that take no such action now are left out, with a NOTICE';
+
+CREATE FUNCTION accessreq.cancel_stale(older_than interval, comment text, max_actions integer DEFAULT 100,
+	dry_run boolean DEFAULT true, server name DEFAULT NULL)
+RETURNS SETOF accessreq.planned_action
+LANGUAGE plpgsql VOLATILE PARALLEL UNSAFE ROWS 100
+SET search_path = pg_catalog, pg_temp
+SET jit = off
+AS $$
+DECLARE
+	servers text[];
+	p accessreq.planned_action;
+	r record;
+BEGIN
 	IF coalesce(cancel_stale.comment, '') = '' THEN
 		RAISE invalid_parameter_value USING MESSAGE = 'a cancel needs a comment';
 	END IF;
-	IF NOT EXISTS (SELECT FROM accessreq.usable_servers(cancel_stale.server)) THEN
-		RAISE undefined_object USING MESSAGE = format('there is no server that role "%s" may use and has a user mapping for', current_user);
-	END IF;
-	IF NOT dry_run THEN
-		-- two at once do not choose the same
-		PERFORM pg_advisory_xact_lock(k.key) FROM (SELECT hashtextextended('accessreq end/' || u.server, 0) AS key
-			FROM accessreq.usable_servers(cancel_stale.server) u (server) ORDER BY 1) k;
-	END IF;
+	servers := accessreq.prepare_ending('cancel', older_than, max_actions, dry_run, cancel_stale.server);
 	FOR r IN
-		WITH usable AS MATERIALIZED (
-			SELECT u.server FROM accessreq.usable_servers(cancel_stale.server) u (server)
-		), acted AS MATERIALIZED (
-			SELECT u.server, a.id FROM usable u, unnest(accessreq.acted_requests(u.server)) a (id)
+		WITH acted AS MATERIALIZED (
+			SELECT u.server, a.id FROM unnest(servers) u (server), unnest(accessreq.acted_requests(u.server, 'cancel')) a (id)
+		), chosen AS (
+			SELECT s.server, s.access_request_id, min(s.created) AS created
+			FROM accessreq.request_status s
+			WHERE s.server = ANY (servers) AND accessreq.is_open(s.state, s.missing_since) AND s.cancelable
+			AND s.created < statement_timestamp() - older_than AND s.access_request_id IS NOT NULL
+			AND NOT EXISTS (SELECT FROM acted d WHERE d.server = s.server AND d.id = s.access_request_id)
+			GROUP BY s.server, s.access_request_id
+			ORDER BY min(s.created), s.server, s.access_request_id
+			LIMIT max_actions
 		)
-		SELECT s.server, s.access_request_id, min(s.created) AS created,
-			string_agg(DISTINCT s.item_name, ', ') AS items, min(s.requested_for_name) AS person
-		FROM accessreq.request_status s
-		JOIN usable u ON u.server = s.server
-		WHERE accessreq.is_open(s.state, s.missing_since) AND s.cancelable
-		AND s.created < statement_timestamp() - older_than AND s.access_request_id IS NOT NULL
-		AND NOT EXISTS (SELECT FROM acted d WHERE d.server = s.server AND d.id = s.access_request_id)
-		GROUP BY s.server, s.access_request_id
-		ORDER BY min(s.created), s.server, s.access_request_id
-		LIMIT max_actions
+		SELECT c.server, c.access_request_id, c.created, o.items, o.people
+		FROM chosen c
+		CROSS JOIN LATERAL accessreq.open_items(c.server, c.access_request_id) o
+		ORDER BY c.created, c.server, c.access_request_id
 	LOOP
 		p := (r.server, r.access_request_id, NULL,
-			format('%s for %s: open since %s, and can be cancelled', r.items, r.person, r.created));
+			format('%s for %s: open since %s, and can be cancelled', r.items, r.people, r.created));
 		IF NOT dry_run THEN
 			BEGIN
 				p.action_id := accessreq.enqueue_cancel(r.access_request_id, cancel_stale.comment, server => r.server::name);
@@ -1675,7 +1732,7 @@ BEGIN
 END
 $$;
 COMMENT ON FUNCTION accessreq.cancel_stale(interval, text, integer, boolean, name) IS
-'cancels access requests through the queue, the oldest first: those with an open item that is cancelable, was created longer ago than older_than, is still returned by full scans, and which no action of any role is to end (acted_requests). By default a dry run, that returns what it would do. A server of null: all that you may use and have a user mapping for';
+'cancels access requests through the queue, the oldest first: those with an open item that is cancelable, was created longer ago than older_than, is still returned by full scans, and which no action of any role is to end (acted_requests). A cancel is of all that is open of the request, which the reason names. By default a dry run, that returns what it would do. A server of null: all that you may use and have a user mapping for';
 
 CREATE FUNCTION accessreq.close_stuck(older_than interval, message text, max_actions integer DEFAULT 100,
 	dry_run boolean DEFAULT true, server name DEFAULT NULL)
@@ -1685,47 +1742,39 @@ SET search_path = pg_catalog, pg_temp
 SET jit = off
 AS $$
 DECLARE
+	servers text[] := accessreq.prepare_ending('close', older_than, max_actions, dry_run, close_stuck.server);
 	p accessreq.planned_action;
 	r record;
 BEGIN
-	IF older_than IS NULL OR max_actions IS NULL OR dry_run IS NULL THEN
-		RAISE null_value_not_allowed USING MESSAGE = 'arguments "older_than", "max_actions" and "dry_run" must not be null';
-	END IF;
-	IF older_than < interval '0' THEN
-		RAISE invalid_parameter_value USING MESSAGE = 'argument "older_than" must not be negative';
-	END IF;
-	IF max_actions < 0 THEN
-		RAISE invalid_parameter_value USING MESSAGE = 'argument "max_actions" must not be negative';
-	END IF;
-	IF NOT EXISTS (SELECT FROM accessreq.usable_servers(close_stuck.server)) THEN
-		RAISE undefined_object USING MESSAGE = format('there is no server that role "%s" may use and has a user mapping for', current_user);
-	END IF;
-	IF NOT dry_run THEN
-		-- two at once do not choose the same
-		PERFORM pg_advisory_xact_lock(k.key) FROM (SELECT hashtextextended('accessreq end/' || u.server, 0) AS key
-			FROM accessreq.usable_servers(close_stuck.server) u (server) ORDER BY 1) k;
-	END IF;
 	FOR r IN
-		WITH usable AS MATERIALIZED (
-			SELECT u.server FROM accessreq.usable_servers(close_stuck.server) u (server)
-		), acted AS MATERIALIZED (
-			SELECT u.server, a.id FROM usable u, unnest(accessreq.acted_requests(u.server)) a (id)
+		WITH acted AS MATERIALIZED (
+			SELECT u.server, a.id FROM unnest(servers) u (server), unnest(accessreq.acted_requests(u.server, 'close')) a (id)
+		), stuck AS (
+			SELECT s.server, s.access_request_id, s.account_activity_item_id,
+				min(x.started) AS started, string_agg(DISTINCT x.name, ', ') AS phases
+			FROM accessreq.phase x
+			JOIN accessreq.request_status s ON s.server = x.server AND s.account_activity_item_id = x.account_activity_item_id
+			WHERE x.state = 'EXECUTING' AND x.started < statement_timestamp() - older_than
+			AND s.server = ANY (servers) AND accessreq.is_open(s.state, s.missing_since)
+			AND NOT s.cancelable AND s.access_request_id IS NOT NULL
+			GROUP BY s.server, s.access_request_id, s.account_activity_item_id
+		), request AS (
+			SELECT k.server, k.access_request_id, min(k.started) AS started,
+				string_agg(DISTINCT k.phases, ', ') AS phases, count(*) AS items
+			FROM stuck k
+			WHERE NOT EXISTS (SELECT FROM acted d WHERE d.server = k.server AND d.id = k.access_request_id)
+			GROUP BY k.server, k.access_request_id
 		)
-		SELECT s.server, s.access_request_id, min(x.started) AS started,
-			string_agg(DISTINCT s.item_name, ', ') AS items, min(s.requested_for_name) AS person,
-			string_agg(DISTINCT x.name, ', ') AS phases
-		FROM accessreq.phase x
-		JOIN accessreq.request_status s ON s.server = x.server AND s.account_activity_item_id = x.account_activity_item_id
-		JOIN usable u ON u.server = s.server
-		WHERE x.state = 'EXECUTING' AND x.started < statement_timestamp() - older_than
-		AND accessreq.is_open(s.state, s.missing_since) AND s.cancelable IS NOT TRUE AND s.access_request_id IS NOT NULL
-		AND NOT EXISTS (SELECT FROM acted d WHERE d.server = s.server AND d.id = s.access_request_id)
-		GROUP BY s.server, s.access_request_id
-		ORDER BY min(x.started), s.server, s.access_request_id
+		SELECT q.server, q.access_request_id, q.started, q.phases, o.items, o.people
+		FROM request q
+		CROSS JOIN LATERAL accessreq.open_items(q.server, q.access_request_id) o
+		-- a close ends them all, so all that are open have to be stuck
+		WHERE o.n = q.items
+		ORDER BY q.started, q.server, q.access_request_id
 		LIMIT max_actions
 	LOOP
 		p := (r.server, r.access_request_id, NULL,
-			format('%s for %s: %s has been executing since %s, and it cannot be cancelled any more', r.items, r.person, r.phases, r.started));
+			format('%s for %s: %s has been executing since %s, and it cannot be cancelled any more', r.items, r.people, r.phases, r.started));
 		IF NOT dry_run THEN
 			p.action_id := accessreq.enqueue_close(ARRAY[r.access_request_id], close_stuck.message, server => r.server::name);
 		END IF;
@@ -1734,7 +1783,7 @@ BEGIN
 END
 $$;
 COMMENT ON FUNCTION accessreq.close_stuck(interval, text, integer, boolean, name) IS
-'closes access requests through the queue, those that are stuck for longest first: an item is open and not cancelable any more, one of its phases has been executing for longer than older_than, full scans still return it, and no action of any role is to end it (acted_requests). By default a dry run, that returns what it would do. A server of null: all that you may use and have a user mapping for';
+'closes access requests through the queue, those that are stuck for longest first: all their open items are not cancelable any more and have a phase that has been executing for longer than older_than, full scans still return them, and no action of any role is to end the request (acted_requests). By default a dry run, that returns what it would do. A server of null: all that you may use and have a user mapping for';
 
 CREATE FUNCTION accessreq.request_once(requested_for text, item_type text, item_id text, comment text,
 	remove_date timestamptz DEFAULT NULL, server name DEFAULT NULL)
@@ -1745,6 +1794,7 @@ AS $$
 DECLARE
 	target text := accessreq.resolve_server(request_once.server);
 	body jsonb;
+	e record;
 	p accessreq.planned_action;
 BEGIN
 	SELECT b INTO body FROM accessreq.grant_request(ARRAY[request_once.requested_for], request_once.item_type,
@@ -1753,16 +1803,19 @@ BEGIN
 		RAISE null_value_not_allowed USING MESSAGE = 'argument "requested_for" must not be null';
 	END IF;
 	-- of two sessions at once the second learns of what the first asks for
-	PERFORM pg_advisory_xact_lock(hashtextextended('accessreq ask/' || target, 0));
-	p := accessreq.equal_request(target, request_once.requested_for, request_once.item_type, request_once.item_id);
-	IF p.server IS NULL THEN
-		p := (target, NULL, accessreq.enqueue_create(body, server => target::name), 'no equal request is open');
+	PERFORM accessreq.check_enqueue('create', target::name, true);
+	SELECT * INTO e FROM accessreq.equal_request(target, request_once.requested_for, request_once.item_type, request_once.item_id);
+	p := (target, e.access_request_id, NULL, e.reason);
+	IF e.reason IS NULL THEN
+		p.reason := CASE WHEN e.not_before IS NULL THEN 'no equal request is open'
+			ELSE 'the equal request is being taken back: this is sent a minute later' END;
+		p.action_id := accessreq.enqueue_create(body, not_before => e.not_before, server => target::name);
 	END IF;
 	RETURN NEXT p;
 END
 $$;
 COMMENT ON FUNCTION accessreq.request_once(text, text, text, text, timestamptz, name) IS
-'asks for an item for a person through the queue, unless an equal request (same server, person, item and type) is open, or a create of any role asks for it that is queued, sending, unknown, or was done and its item has not been pulled yet (and no revoke followed it). One row; action_id is null where nothing was enqueued. Made for triggers. Transactions that ask at the same server wait for each other''s end';
+'asks for an item for a person through the queue, unless an equal request (same server, person, item and type) is open, or a create of any role asks for it that is queued, sending, unknown, or was done and its item has not been pulled yet. What a cancel, a close or a later revoke is taking back is no equal request; it is then asked a minute later. One row; action_id is null where nothing was enqueued. Made for triggers. Transactions that ask at the same server wait for each other''s end';
 
 CREATE FUNCTION accessreq.dashboard_data(server name DEFAULT NULL)
 RETURNS jsonb
@@ -1780,12 +1833,22 @@ SELECT jsonb_build_object(
 			WHERE dashboard_data.server IS NULL OR r.server = dashboard_data.server::text),
 		'open', count(*),
 		'oldest_days', max(o.age_days),
-		'failed_week', (SELECT count(*) FROM accessreq.request_status r
+		-- by the tenant's dates or as it was observed: modified may be null, or not move;
+		-- what ended or was observed to has changed
+		'failed_week', (SELECT count(*) FROM accessreq.request_item r
 			WHERE r.state = ANY (ARRAY['PROVISIONING_FAILED', 'NOT_ALL_ITEMS_PROVISIONED', 'ERROR'])
-			AND r.modified > statement_timestamp() - interval '7 days'
+			AND r.changed_at > statement_timestamp() - interval '7 days'
+			AND (r.closed_at > statement_timestamp() - interval '7 days'
+				OR EXISTS (SELECT FROM accessreq.state_change c
+					WHERE c.server = r.server AND c.account_activity_item_id = r.account_activity_item_id
+					AND c.new_state = r.state AND c.old_state IS NOT NULL
+					AND c.observed_at > statement_timestamp() - interval '7 days'))
 			AND (dashboard_data.server IS NULL OR r.server = dashboard_data.server::text)),
-		'lag_seconds', (SELECT max(date_part('epoch', statement_timestamp() - j.last_success_at)) FROM accessreq.sync_job j
-			WHERE dashboard_data.server IS NULL OR j.server = dashboard_data.server::text))
+		-- null where one of them never was pulled
+		'lag_seconds', (SELECT CASE WHEN bool_and(j.last_success_at IS NOT NULL) THEN
+				max(date_part('epoch', statement_timestamp() - j.last_success_at)) END
+			FROM accessreq.sync_job j WHERE j.owner IS NOT NULL
+			AND (dashboard_data.server IS NULL OR j.server = dashboard_data.server::text)))
 		FROM accessreq.open_item o WHERE dashboard_data.server IS NULL OR o.server = dashboard_data.server::text),
 	'open_by_age', (SELECT coalesce(jsonb_agg(jsonb_build_object('age', x.age, 'item_type', x.item_type, 'items', x.items)
 			ORDER BY x.n, x.item_type), '[]')
@@ -1810,7 +1873,7 @@ SELECT jsonb_build_object(
 			WHERE p.name = 'APPROVAL_PHASE' AND p.started IS NOT NULL AND (p.state = 'COMPLETED' OR EXISTS (
 				SELECT FROM accessreq.request_status r WHERE r.server = p.server
 				AND r.account_activity_item_id = p.account_activity_item_id AND r.state = 'REJECTED'))
-			AND p.finished > date_trunc('week', statement_timestamp()) - interval '26 weeks'
+			AND p.finished >= date_trunc('week', statement_timestamp()) - interval '25 weeks'
 			AND (dashboard_data.server IS NULL OR p.server = dashboard_data.server::text)
 			GROUP BY 1) x),
 	'outcomes', (SELECT coalesce(jsonb_agg(to_jsonb(x) ORDER BY x.week), '[]')
@@ -1818,7 +1881,7 @@ SELECT jsonb_build_object(
 				sum(o.cancelled) AS cancelled, sum(o.terminated) AS terminated,
 				sum(o.provisioning_failed + o.not_all_provisioned + o.error) AS failed
 			FROM accessreq.item_outcome o
-			WHERE o.week > date_trunc('week', statement_timestamp()) - interval '26 weeks'
+			WHERE o.week >= date_trunc('week', statement_timestamp()) - interval '25 weeks'
 			AND (dashboard_data.server IS NULL OR o.server = dashboard_data.server::text)
 			GROUP BY 1) x),
 	'approvers', (SELECT count(*) FROM accessreq.approval_backlog b
@@ -1883,7 +1946,7 @@ REVOKE ALL ON FUNCTION
 	accessreq.rename_server(name, name),
 	accessreq.forget(name),
 	accessreq.equal_request(text, text, text, text),
-	accessreq.acted_requests(text),
+	accessreq.acted_requests(text, text),
 	accessreq.cancel_stale(interval, text, integer, boolean, name),
 	accessreq.close_stuck(interval, text, integer, boolean, name),
 	accessreq.request_once(text, text, text, text, timestamptz, name)

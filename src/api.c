@@ -57,8 +57,8 @@ api_end_of_life(ApiVersion api)
 	return api == API_V1 ? NULL : "the first quarter of 2029";
 }
 
-static char *
-endpoint_path(const Tenant *tenant, ApiEndpoint endpoint)
+void
+api_check_has(const Tenant *tenant, ApiEndpoint endpoint)
 {
 	const EndpointPath *e = &endpoints[endpoint];
 
@@ -78,6 +78,14 @@ endpoint_path(const Tenant *tenant, ApiEndpoint endpoint)
 						tenant_api_names[tenant->api], tenant->server, e->name),
 				 errhint("These have it: %s. Change option api with ALTER SERVER.", apis.data)));
 	}
+}
+
+static char *
+endpoint_path(const Tenant *tenant, ApiEndpoint endpoint)
+{
+	const EndpointPath *e = &endpoints[endpoint];
+
+	api_check_has(tenant, endpoint);
 	if (tenant->api == API_V1)
 		return pstrdup(e->v1_path);
 	return psprintf("/%s%s", tenant_api_names[tenant->api], e->path);

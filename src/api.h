@@ -37,8 +37,9 @@ typedef enum ApiEndpoint
 /* Ids in one filter: more do not fit a URL. */
 #define API_MAX_IDS_IN_FILTER 50
 
-/* Does the tenant's api have the call? */
+/* Does the tenant's api have the call?  And the same, raising 0A000. */
 extern bool api_has(const Tenant *tenant, ApiEndpoint endpoint);
+extern void api_check_has(const Tenant *tenant, ApiEndpoint endpoint);
 
 /* The date after which the api option's version stops, or NULL. */
 extern const char *api_end_of_life(ApiVersion api);

@@ -187,16 +187,22 @@ changes_once(const CallSpec *spec)
 void
 call_check_may_change(const Tenant *tenant, const char *what)
 {
-	if (tenant->read_only)
-		ereport(ERROR,
-				(errcode(ERRCODE_READ_ONLY_SQL_TRANSACTION),
-				 errmsg("could not %s: server \"%s\" is read-only", what, tenant->server),
-				 errdetail("Its option read_only is on: only requests that read leave for it.")));
+	call_check_not_read_only(tenant, what);
 	PreventCommandDuringRecovery("a call that changes the tenant");
 	if (XactReadOnly)
 		ereport(ERROR,
 				(errcode(ERRCODE_READ_ONLY_SQL_TRANSACTION),
 				 errmsg("could not %s in a read-only transaction", what)));
+}
+
+void
+call_check_not_read_only(const Tenant *tenant, const char *what)
+{
+	if (tenant->read_only)
+		ereport(ERROR,
+				(errcode(ERRCODE_READ_ONLY_SQL_TRANSACTION),
+				 errmsg("could not %s: server \"%s\" is read-only", what, tenant->server),
+				 errdetail("Its option read_only is on: only requests that read leave for it.")));
 }
 
 static char *

@@ -64,8 +64,9 @@ extern const CallCounts *call_counts(CallSet *set);
  */
 extern Call *call_start(CallSet *set, const CallSpec *spec);
 
-/* The same check for who sends later. */
+/* The same check for who sends later; and the server's part of it alone. */
 extern void call_check_may_change(const Tenant *tenant, const char *what);
+extern void call_check_not_read_only(const Tenant *tenant, const char *what);
 
 /*
  * For who must know that a call leaves at once before it is started: take its

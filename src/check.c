@@ -160,9 +160,15 @@ credential_text(const Tenant *t)
 static void
 step_mapping(Check *c)
 {
+	const char *role = GetUserNameFromId(GetUserId(), false);
+
 	tenant_check_mapping(c->serverid, GetUserId());
-	put(c, c->step, GOOD,
-		psprintf("role \"%s\" has one", GetUserNameFromId(GetUserId(), false)), NULL);
+	if (tenant_has_own_mapping(c->serverid, GetUserId()))
+		put(c, c->step, GOOD, psprintf("role \"%s\" has one", role), NULL);
+	else
+		put(c, c->step, GOOD,
+			psprintf("role \"%s\" acts with that for PUBLIC, as every role with USAGE does", role),
+			"Make it for one role, which owns SECURITY DEFINER functions for the others.");
 }
 
 static void

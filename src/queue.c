@@ -33,6 +33,7 @@
 #include "utils/timestamp.h"
 #include "workers.h"
 
+PG_FUNCTION_INFO_V1(accessreq_check_enqueue);
 PG_FUNCTION_INFO_V1(accessreq_enqueue_create);
 PG_FUNCTION_INFO_V1(accessreq_enqueue_cancel);
 PG_FUNCTION_INFO_V1(accessreq_enqueue_close);
@@ -50,6 +51,14 @@ PG_FUNCTION_INFO_V1(accessreq_release_actions);
 /* What is longer does not fit an index; the tenant's ids have 36 bytes at most. */
 #define MAX_KEY_BYTES 1000
 
+/*
+ * objsubid of the locks on a server by which those who look before they enqueue
+ * wait for each other: to ask for access, or to end requests.  0 is DROP SERVER's;
+ * 1 and 2 are a pull's and a page's (store.h).
+ */
+#define ASK_LOCK 3
+#define END_LOCK 4
+
 /* ------------------------------------------------------------------- enqueueing */
 
 /*
@@ -58,18 +67,25 @@ PG_FUNCTION_INFO_V1(accessreq_release_actions);
  * has a server.
  */
 static const Tenant *
-open_tenant(FunctionCallInfo fcinfo, int argno, const char *what)
+look_at_tenant(FunctionCallInfo fcinfo, int argno)
 {
 	const char *name = PG_ARGISNULL(argno) ? NULL : NameStr(*PG_GETARG_NAME(argno));
 	Oid			serverid = tenant_resolve(name, GetUserId());
-	const Tenant *tenant;
 
 	LockDatabaseObject(ForeignServerRelationId, serverid, 0, AccessShareLock);
 	if (!SearchSysCacheExists1(FOREIGNSERVEROID, ObjectIdGetDatum(serverid)))
 		ereport(ERROR,
 				(errcode(ERRCODE_UNDEFINED_OBJECT),
 				 errmsg("the server was dropped by a concurrent transaction")));
-	tenant = tenant_open(serverid, GetUserId(), CurrentMemoryContext);
+	return tenant_open(serverid, GetUserId(), CurrentMemoryContext);
+}
+
+/* The same for what will change it. */
+static const Tenant *
+open_tenant(FunctionCallInfo fcinfo, int argno, const char *what)
+{
+	const Tenant *tenant = look_at_tenant(fcinfo, argno);
+
 	call_check_may_change(tenant, what);
 	return tenant;
 }
@@ -104,6 +120,36 @@ enqueue(FunctionCallInfo fcinfo, int argno, NewAction *action, const Tenant *ten
 	if (workers_wake_at_commit(MyDatabaseId))
 		session_warn_without_worker("no worker runs in this database, so nothing is sent yet");
 	PG_RETURN_INT64(id);
+}
+
+/*
+ * check_enqueue(kind text, server name, wait boolean): for who looks before he
+ * enqueues a create, cancel or close.  Raises what enqueueing it would because of
+ * the server.  With "wait", transactions that do so with the same server wait for
+ * each other's end, so that the second sees what the first has enqueued; not an
+ * advisory lock, which anybody could take.
+ */
+Datum
+accessreq_check_enqueue(PG_FUNCTION_ARGS)
+{
+	const Tenant *tenant;
+	const char *kind;
+
+	session_require_arg(fcinfo, 0, "kind");
+	session_require_arg(fcinfo, 1, "server");
+	session_require_arg(fcinfo, 2, "wait");
+	kind = text_to_cstring(PG_GETARG_TEXT_PP(0));
+	tenant = look_at_tenant(fcinfo, 1);
+	call_check_not_read_only(tenant, "enqueue for a server");
+	if (strcmp(kind, "close") == 0)
+		api_check_has(tenant, API_CLOSE);
+	SPI_connect();
+	job_check_origin(tenant->server);
+	SPI_finish();
+	if (PG_GETARG_BOOL(2))
+		LockDatabaseObject(ForeignServerRelationId, tenant->serverid,
+						   strcmp(kind, "create") == 0 ? ASK_LOCK : END_LOCK, ExclusiveLock);
+	PG_RETURN_VOID();
 }
 
 /* The key by which a create is found again must be ours. */

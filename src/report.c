@@ -20,6 +20,7 @@
 #include "foreign/foreign.h"
 #include "funcapi.h"
 #include "item.h"
+#include "mb/pg_wchar.h"
 #include "miscadmin.h"
 #include "session.h"
 #include "sql.h"
@@ -29,6 +30,9 @@
 #include "utils/jsonb.h"
 #include "utils/timestamp.h"
 #include "writer.h"
+
+/* Letters of an id that an index takes; the tenant's have 36. */
+#define MAX_PERSON 255
 
 PG_FUNCTION_INFO_V1(accessreq_parse_time);
 PG_FUNCTION_INFO_V1(accessreq_resolve_server);
@@ -68,11 +72,14 @@ accessreq_resolve_server(PG_FUNCTION_ARGS)
 static void
 add_person(ArrayBuildState **people, const JsonbValue *value)
 {
-	if (value != NULL && value->type == jbvString)
-		*people = accumArrayResult(*people,
-								   PointerGetDatum(cstring_to_text_with_len(value->val.string.val,
-																			value->val.string.len)),
-								   false, TEXTOID, CurrentMemoryContext);
+	int			len;
+
+	if (value == NULL || value->type != jbvString)
+		return;
+	len = pg_mbcharcliplen(value->val.string.val, value->val.string.len, MAX_PERSON);
+	*people = accumArrayResult(*people,
+							   PointerGetDatum(cstring_to_text_with_len(value->val.string.val, len)),
+							   false, TEXTOID, CurrentMemoryContext);
 }
 
 /* An element of either list: an id, or an object with one. */
@@ -102,7 +109,8 @@ add_list(ArrayBuildState **people, Jsonb *body, const char *key)
 
 /*
  * asked_people(request jsonb): ids of the people for whom a body for create()
- * asks; empty for what is none.  For an index on action.
+ * asks, at most 255 letters of each; empty for what is none.  For an index on
+ * action, which then finds candidates for asks_for().
  */
 Datum
 accessreq_asked_people(PG_FUNCTION_ARGS)
@@ -157,10 +165,11 @@ usable_server(FunctionCallInfo fcinfo, int argno)
 }
 
 /*
- * acted_requests(server text): access requests of the server that an action of
- * any role is cancelling or closing, or has, or could not: those that are not
- * settled, were accepted within a day (the next pull shows them), were refused
- * within a week, or whose outcome is not known.
+ * acted_requests(server text, kind text): access requests of the server that an
+ * action of any role is cancelling or closing, or has: those that are not settled,
+ * were accepted within a day (the next pull shows them), or whose outcome is not
+ * known.  And those for which the tenant refused an action of this kind within a
+ * week; what failed for another reason was never its word.
  */
 Datum
 accessreq_acted_requests(PG_FUNCTION_ARGS)
@@ -171,6 +180,8 @@ accessreq_acted_requests(PG_FUNCTION_ARGS)
 	Datum		result;
 
 	sql_add_text(&args, usable_server(fcinfo, 0));
+	session_require_arg(fcinfo, 1, "kind");
+	sql_add(&args, TEXTOID, PG_GETARG_DATUM(1), false);
 	SPI_connect();
 	(void) read_as_owner(&plan,
 						 "SELECT coalesce(array_agg(DISTINCT d.id), '{}') FROM ("
@@ -181,7 +192,7 @@ accessreq_acted_requests(PG_FUNCTION_ARGS)
 						 " UNION ALL SELECT access_request_ids FROM accessreq.action"
 						 " WHERE server = $1 AND kind = ANY ('{cancel,close}')"
 						 " AND settled_at > statement_timestamp() - interval '7 days'"
-						 " AND (state = 'failed' OR (state = 'done'"
+						 " AND ((state = 'failed' AND kind = $2 AND http_status IS NOT NULL) OR (state = 'done'"
 						 " AND settled_at > statement_timestamp() - interval '1 day'))"
 						 ") a, unnest(a.access_request_ids) d (id) WHERE d.id IS NOT NULL",
 						 &args);
@@ -191,38 +202,66 @@ accessreq_acted_requests(PG_FUNCTION_ARGS)
 }
 
 /*
- * A done create counts until its item is here, or a pull that began after the
- * tenant must have listed it found none: the tenant never lists a request for
- * what the person already holds.
+ * "pulled": up to when what the tenant had accepted must be in the tables, by the
+ * latest pull of the job's owner that ended well: it takes minutes to be listed.
+ *
+ * "asked": what asks for the thing: open items, and creates.  A done create counts
+ * until its item is here, or must be and is not: the tenant never lists a request
+ * for what the person already holds.
+ *
+ * "judged": of which some are being taken back, by a cancel or a close that a pull
+ * has not outlived yet, or a later revoke.  A revoke alone counts for a minute,
+ * too, so that what follows does not overtake it.
  */
 #define EQUAL_REQUEST_SQL \
-	"SELECT r.access_request_id, 'an equal request is open', 0 AS place, 0::bigint AS id" \
+	"WITH pulled AS (SELECT coalesce((SELECT x.started - interval '10 minutes'" \
+	" FROM accessreq.sync_run x JOIN accessreq.sync_job j ON j.server = x.server AND j.owner = x.owner" \
+	" WHERE x.server = $1 AND x.finished IS NOT NULL AND x.error IS NULL" \
+	" ORDER BY x.started DESC LIMIT 1), '-infinity') AS upto" \
+	"), asked AS (" \
+	"SELECT r.access_request_id, 'an equal request is open' AS reason, 0 AS place, 0::bigint AS id," \
+	" ARRAY[r.access_request_id] AS ids, r.created AS at" \
 	" FROM accessreq.request_status r" \
 	" WHERE r.server = $1 AND r.requested_for_id = $2 AND r.item_type = $3 AND r.item_id = $4" \
 	" AND accessreq.is_open(r.state, r.missing_since) AND r.request_type IS DISTINCT FROM 'REVOKE_ACCESS'" \
 	" UNION ALL" \
 	" SELECT CASE WHEN cardinality(a.access_request_ids) = 1 THEN a.access_request_ids[1] END," \
-	" 'an action that asks for it is ' || a.state, 1, a.id" \
-	" FROM accessreq.action a" \
+	" 'an action that asks for it is ' || a.state, 1, a.id, a.access_request_ids, a.enqueued_at" \
+	" FROM accessreq.action a, pulled" \
 	" WHERE a.server = $1 AND a.kind = 'create' AND a.state <> ALL ('{failed,cancelled}')" \
-	" AND accessreq.asked_people(a.request) @> ARRAY[$2] AND accessreq.asks_for(a.request, $2, $3, $4)" \
-	" AND (a.state <> 'done' OR NOT (EXISTS (SELECT FROM accessreq.request_status s" \
+	" AND accessreq.asked_people(a.request) @> ARRAY[left($2, " CppAsString2(MAX_PERSON) ")]" \
+	" AND accessreq.asks_for(a.request, $2, $3, $4)" \
+	" AND (a.state <> 'done' OR (a.settled_at > pulled.upto" \
+	" AND NOT EXISTS (SELECT FROM accessreq.request_status s" \
 	" WHERE s.server = $1 AND s.access_request_id = ANY (a.access_request_ids)" \
-	" AND s.requested_for_id = $2 AND s.item_type = $3 AND s.item_id = $4)" \
-	" OR EXISTS (SELECT FROM accessreq.sync_job j WHERE j.server = $1" \
-	" AND j.last_success_at > a.settled_at + interval '10 minutes')))" \
-	/* what was taken away since may be asked for again */ \
-	" AND NOT EXISTS (SELECT FROM accessreq.action v" \
+	" AND s.requested_for_id = $2 AND s.item_type = $3 AND s.item_id = $4)))" \
+	"), revoke AS (" \
+	"SELECT v.id, v.enqueued_at, v.settled_at FROM accessreq.action v" \
 	" WHERE v.server = $1 AND v.kind = 'create' AND v.state <> ALL ('{failed,cancelled}')" \
-	" AND accessreq.asked_people(v.request) @> ARRAY[$2] AND v.id > a.id" \
 	" AND v.request ->> 'requestType' = 'REVOKE_ACCESS'" \
-	" AND accessreq.asks_for(v.request - 'requestType', $2, $3, $4))" \
-	" ORDER BY place, id LIMIT 1"
+	" AND accessreq.asked_people(v.request) @> ARRAY[left($2, " CppAsString2(MAX_PERSON) ")]" \
+	" AND accessreq.asks_for(v.request - 'requestType', $2, $3, $4)" \
+	"), judged AS (" \
+	"SELECT q.access_request_id, q.reason, q.place, q.id," \
+	" coalesce(EXISTS (SELECT FROM revoke v WHERE v.enqueued_at > q.at)" \
+	" OR cardinality(q.ids) > 0 AND (EXISTS (SELECT FROM accessreq.action v" \
+	" WHERE v.server = $1 AND v.settled_at IS NULL" \
+	" AND v.kind = ANY ('{cancel,close}') AND v.access_request_ids @> q.ids)" \
+	" OR EXISTS (SELECT FROM accessreq.action v, pulled WHERE v.server = $1" \
+	" AND v.settled_at > pulled.upto AND v.kind = ANY ('{cancel,close}')" \
+	" AND v.state = ANY ('{done,unknown}') AND v.access_request_ids @> q.ids)), false) AS ended" \
+	" FROM asked q" \
+	" UNION ALL SELECT NULL, NULL, 2, v.id, true FROM revoke v" \
+	" WHERE v.settled_at IS NULL OR v.settled_at > statement_timestamp() - interval '1 minute'" \
+	") SELECT CASE WHEN NOT ended THEN access_request_id END, CASE WHEN NOT ended THEN reason END," \
+	" CASE WHEN ended THEN statement_timestamp() + interval '1 minute' END" \
+	" FROM judged ORDER BY ended, place, id LIMIT 1"
 
 /*
- * equal_request(server, requested_for, item_type, item_id): a planned_action
- * that says what asks for this item for this person already, an open item or an
- * action of any role; null where nothing does.
+ * equal_request(server, requested_for, item_type, item_id): what asks for this item
+ * for this person already, an open item or an action of any role, and why that is
+ * so; nulls where nothing does.  "not_before" is then when to ask, if not at once:
+ * what asked for it is being taken back.
  */
 Datum
 accessreq_equal_request(PG_FUNCTION_ARGS)
@@ -231,33 +270,28 @@ accessreq_equal_request(PG_FUNCTION_ARGS)
 	static const char *const names[] = {"server", "requested_for", "item_type", "item_id"};
 	SqlArgs		args = {0};
 	TupleDesc	desc;
-	Datum		values[4] = {0};
-	bool		nulls[4] = {false, true, true, false};
-	char	   *server = usable_server(fcinfo, 0);
-	bool		found;
+	Datum		values[3] = {0};
+	bool		nulls[3] = {true, true, true};
 
 	if (get_call_result_type(fcinfo, NULL, &desc) != TYPEFUNC_COMPOSITE)
-		elog(ERROR, "planned_action is not a row");
-	sql_add_text(&args, server);
+		elog(ERROR, "equal_request returns no row");
+	sql_add_text(&args, usable_server(fcinfo, 0));
 	for (int i = 1; i < 4; i++)
 	{
 		session_require_arg(fcinfo, i, names[i]);
 		sql_add(&args, TEXTOID, PG_GETARG_DATUM(i), false);
 	}
 	SPI_connect();
-	found = read_as_owner(&plan, EQUAL_REQUEST_SQL, &args) > 0;
-	if (found)
+	if (read_as_owner(&plan, EQUAL_REQUEST_SQL, &args) > 0)
 	{
-		Datum		id = sql_datum(0, 1, &nulls[1]);
-		bool		isnull;
+		for (int i = 0; i < 3; i++)
+		{
+			Datum		value = sql_datum(0, i + 1, &nulls[i]);
 
-		if (!nulls[1])
-			values[1] = SPI_datumTransfer(id, false, -1);
-		values[3] = SPI_datumTransfer(sql_datum(0, 2, &isnull), false, -1);
+			if (!nulls[i])
+				values[i] = SPI_datumTransfer(value, i == 2, i == 2 ? sizeof(TimestampTz) : -1);
+		}
 	}
 	SPI_finish();
-	if (!found)
-		PG_RETURN_NULL();
-	values[0] = CStringGetTextDatum(server);
 	PG_RETURN_DATUM(HeapTupleGetDatum(heap_form_tuple(BlessTupleDesc(desc), values, nulls)));
 }

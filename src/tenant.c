@@ -692,14 +692,19 @@ read_mapping_options(Tenant *t, UserMapping *mapping)
 				 errhint("Set client_id and client_secret with ALTER USER MAPPING.")));
 }
 
+bool
+tenant_has_own_mapping(Oid serverid, Oid userid)
+{
+	return SearchSysCacheExists2(USERMAPPINGUSERSERVER, ObjectIdGetDatum(userid),
+								 ObjectIdGetDatum(serverid));
+}
+
 /* Has the role a mapping, or PUBLIC? */
 static bool
 has_mapping(Oid serverid, Oid userid)
 {
-	return SearchSysCacheExists2(USERMAPPINGUSERSERVER, ObjectIdGetDatum(userid),
-								 ObjectIdGetDatum(serverid)) ||
-		SearchSysCacheExists2(USERMAPPINGUSERSERVER, ObjectIdGetDatum(InvalidOid),
-							  ObjectIdGetDatum(serverid));
+	return tenant_has_own_mapping(serverid, userid) ||
+		tenant_has_own_mapping(serverid, InvalidOid);
 }
 
 /* GetUserMapping() says the same, but not what to do. */

@@ -74,6 +74,9 @@ extern void tenant_check_usage(Oid serverid, Oid userid);
 /* Raises 42704 where neither the role nor PUBLIC has a mapping on it. */
 extern void tenant_check_mapping(Oid serverid, Oid userid);
 
+/* Has the role one of its own, not PUBLIC's? */
+extern bool tenant_has_own_mapping(Oid serverid, Oid userid);
+
 /*
  * The tenant as "userid" uses it, with rights checked: USAGE, a mapping for
  * the role or for PUBLIC, hosts that may receive secrets, accessreq.enabled.

@@ -201,7 +201,7 @@
     const total = Object.values(Object.fromEntries(stuck.map((r) => [r.item_type, r.of_type]))).reduce((a, n) => a + n, 0);
     drawTable('stuck', stuck.slice(0, 50), [
       ['Days', (r) => number(r.executing_days), 'number'], ['Item', (r) => r.item_name || '–'], ['Type', (r) => typeName(r.item_type || 'none'), 'short'],
-      ['For', (r) => r.requested_for_name || '–'], ['Phase', (r) => (r.phase || '–').replace(/_PHASE$/, '').toLowerCase(), 'short'], ['Advice', (r) => r.advice, 'short'],
+      ['For', (r) => r.requested_for_name || '–'], ['Phase', (r) => (r.phase || '–').replace(/_PHASE$/, '').toLowerCase(), 'short'], ['Advice', (r) => r.advice || '–', 'short'],
       ['Request', (r) => r.access_request_id || '–']]);
     note('stuck', 50, total);
     note('failures', data.failures.length, data.kinds_of_failure);

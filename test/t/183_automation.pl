@@ -30,9 +30,11 @@ CREATE TEMP VIEW items AS
 SELECT raw ->> 'accessRequestId' AS id, raw ->> 'state' AS state, (raw ->> 'created')::timestamptz AS created, (raw ->> 'cancelable')::bool AS cancelable, raw::jsonb AS j
 FROM accessreq.request_status WHERE missing_since IS NULL AND server = 'acme' AND raw ->> 'state' IN ('EXECUTING', 'PROVISIONING_VERIFICATION_PENDING') AND raw ->> 'accessRequestId' IS NOT NULL;
 CREATE TEMP VIEW stale AS SELECT id, min(created) AS at FROM items WHERE cancelable AND created < now() - interval '20 days' GROUP BY id;
-CREATE TEMP VIEW stuck AS SELECT id, min((p ->> 'started')::timestamptz) AS at
-FROM items, jsonb_array_elements(CASE jsonb_typeof(j -> 'accessRequestPhases') WHEN 'array' THEN j -> 'accessRequestPhases' ELSE '[]' END) p
-WHERE cancelable IS NOT TRUE AND p ->> 'state' = 'EXECUTING' AND (p ->> 'started')::timestamptz < now() - interval '5 days' GROUP BY id;
+CREATE TEMP VIEW stuck AS SELECT id, min(since) AS at
+FROM (SELECT id, cancelable, (SELECT min((p ->> 'started')::timestamptz)
+	FROM jsonb_array_elements(CASE jsonb_typeof(j -> 'accessRequestPhases') WHEN 'array' THEN j -> 'accessRequestPhases' ELSE '[]' END) p
+	WHERE p ->> 'state' = 'EXECUTING') AS since FROM items) x
+GROUP BY id HAVING bool_and(coalesce(cancelable = false AND since < now() - interval '5 days', false));
 SQL
 
 # --------------------------------------------------------- what both have in common
@@ -60,7 +62,9 @@ for my $case ([ cancel_stale => 'stale', '20 days', 'cancel' ], [ close_stuck =>
 	is(value('SELECT count(*) FROM accessreq.action'), $before, "$function: a rollback leaves nothing");
 
 	$sandbox->forget;
+	my $first = value("SELECT string_agg(access_request_id, ' ') FROM (SELECT * FROM $call, max_actions => 5)) p");
 	my $done = value("SELECT string_agg(access_request_id, ' ' ORDER BY action_id) FROM $call, max_actions => 5, dry_run => false)");
+	is($done, $first, "$function: for real it takes those that the dry run named");
 	is(value("SELECT count(*) FROM accessreq.action WHERE kind = '$kind' AND id > $before"), '5', "$function: enqueues so many");
 	is(value("SELECT count(*) FROM $call, max_actions => 100000) p WHERE access_request_id = ANY (string_to_array('$done', ' '))"), '0', "$function: what is under way is not chosen again");
 	ok(drained(), "$function: they are sent");
@@ -100,21 +104,29 @@ for my $function ('cancel_stale', 'close_stuck')
 	my $first = $one->value($call);
 
 	like($first, qr/^\S+ \S+$/, "$function: a role chooses two");
-	unlike($two->value($call), either($first), "$function: another role chooses others, though it does not see those");
+	my $second = $two->value($call);
+	like($second, qr/^\S+ \S+$/, "$function: another role chooses two");
+	unlike($second, either($first), "$function: others, though it does not see those");
 	# at once: the second waits, and then chooses others
 	$one->value('BEGIN');
 	$first = $one->value($call);
 	$two->send($call);
-	ok(poll_until('the other to wait', sub { value("SELECT count(*) FROM pg_stat_activity WHERE usename = 'two' AND wait_event_type = 'Lock' AND wait_event = 'advisory'") == 1 }), "$function: of two at once one waits");
+	ok(poll_until('the other to wait', sub { value("SELECT count(*) FROM pg_stat_activity WHERE usename = 'two' AND wait_event_type = 'Lock' AND wait_event = 'object'") == 1 }), "$function: of two at once one waits");
 	$one->value('COMMIT');
-	unlike($two->finish->{out}, either($first), "$function: and chooses others");
+	$second = $two->finish->{out};
+	like($second, qr/^\S+ \S+$/, "$function: and then chooses two");
+	unlike($second, either($first), "$function: others");
 }
 is(value("SELECT count(*) - count(DISTINCT access_request_ids[1]) FROM accessreq.action WHERE server = 'zeta'"), '0', 'no request is ended twice');
 # what could not be ended is left alone for a week, and does not stand in the way
 my $blocked = value("SELECT access_request_id FROM accessreq.cancel_stale('1 day', 'x', max_actions => 1, server => 'zeta')");
 sub chosen { return value("SELECT count(*) FROM accessreq.cancel_stale('1 day', 'x', max_actions => 100000, server => 'zeta') WHERE access_request_id = '$blocked'") }
-value("UPDATE accessreq.action SET state = 'failed', settled_at = now() - interval '6 days', access_request_ids = ARRAY['$blocked'] WHERE id = (SELECT min(id) FROM accessreq.action WHERE server = 'zeta' AND kind = 'cancel')");
+value("UPDATE accessreq.action SET state = 'failed', http_status = 400, settled_at = now() - interval '6 days', access_request_ids = ARRAY['$blocked'] WHERE id = (SELECT min(id) FROM accessreq.action WHERE server = 'zeta' AND kind = 'cancel')");
 is(chosen(), '0', 'one that was refused is not chosen');
+is(value("SELECT '$blocked' = ANY (accessreq.acted_requests('zeta', 'close')) || ' ' || ('$blocked' = ANY (accessreq.acted_requests('zeta', 'cancel')))"), 'false true', 'though it may be closed');
+value("BEGIN; UPDATE accessreq.action SET http_status = NULL WHERE access_request_ids = ARRAY['$blocked']");
+is(chosen(), '1', 'one that was never sent is chosen');
+value('ROLLBACK');
 value("UPDATE accessreq.action SET settled_at = now() - interval '8 days' WHERE access_request_ids = ARRAY['$blocked']");
 is(chosen(), '1', 'but again after a week');
 value("UPDATE accessreq.action SET state = 'unknown' WHERE access_request_ids = ARRAY['$blocked']");
@@ -132,7 +144,29 @@ value("CREATE SERVER unmapped FOREIGN DATA WRAPPER accessreq OPTIONS (base_url '
 is(value("SELECT string_agg(DISTINCT server, ' ') FROM accessreq.cancel_stale('1 day', 'x', max_actions => 100000)"), 'acme zeta', 'a server without a user mapping is left out');
 is(state_of("SELECT * FROM accessreq.cancel_stale('1 day', 'x', dry_run => false, server => 'unmapped')"), '42704', 'and is an error where it is named');
 value("DELETE FROM accessreq.request_status WHERE server = 'unmapped'; DROP SERVER unmapped");
-is($one->run("SELECT accessreq.acted_requests('acme')")->{sqlstate}, '42501', 'acted_requests() wants USAGE');
+# nor is one that takes no such action; a dry run says what the real one would
+for my $case (
+	[ 'read-only', 'cancel_stale', 'acme', "ALTER SERVER acme OPTIONS (ADD read_only 'on')", '25006' ],
+	[ 'without a close', 'close_stuck', 'acme', "ALTER SERVER acme OPTIONS (SET api 'v3')", '0A000' ],
+	[ 'of another database', 'cancel_stale', 'acme', "UPDATE accessreq.sync_job SET origin = '1:1' WHERE server = 'acme'", '55000' ])
+{
+	my ($what, $function, $server, $change, $sqlstate) = @$case;
+
+	is(state_of("BEGIN; $change; SELECT * FROM accessreq.$function('1 day', 'x', server => '$server')"), $sqlstate, "a server $what is an error where it is named");
+	value("BEGIN; $change");
+	for my $dry ('true', 'false')
+	{
+		my $r = $admin->run("SELECT string_agg(DISTINCT server, ' ') FROM accessreq.$function('1 day', 'x', max_actions => 100000, dry_run => $dry)");
+
+		is($r->{out}, 'zeta', "a server $what is left out, dry_run => $dry");
+		like($r->{err}, qr/NOTICE:  00000: server "$server" is left out: \S/, 'and that is said');
+	}
+	value('ROLLBACK');
+}
+is(state_of("BEGIN READ ONLY; SELECT * FROM accessreq.cancel_stale('1 day', 'x', dry_run => false)"), '25006', 'not in a read-only transaction');
+is(state_of("BEGIN READ ONLY; SELECT * FROM accessreq.cancel_stale('1 day', 'x')"), '', 'where one may look');
+$admin->run('ROLLBACK');
+is($one->run("SELECT accessreq.acted_requests('acme', 'cancel')")->{sqlstate}, '42501', 'acted_requests() wants USAGE');
 is($one->run("SELECT accessreq.equal_request('acme', 'a', 'ROLE', 'b')")->{sqlstate}, '42501', 'so does equal_request()');
 
 # -------------------------------------------------------------------------- request_once
@@ -153,7 +187,9 @@ is(value("SELECT state FROM accessreq.action WHERE id = $id"), 'done', 'and done
 my $request = value("SELECT access_request_ids[1] FROM accessreq.action WHERE id = $id");
 is(once($who[1]), "none|$request|an action that asks for it is done", 'not when it is done and its row not here yet');
 # a pull that should have met it, and has not: the person held it already
-value("BEGIN; UPDATE accessreq.sync_job SET last_success_at = now() + interval '11 minutes' WHERE server = 'acme'");
+value("BEGIN; UPDATE accessreq.sync_run SET started = now() + interval '9 minutes' WHERE run_id = (SELECT max(run_id) FROM accessreq.sync_run WHERE server = 'acme')");
+like(once($who[1]), qr/^none/, 'a pull of a little later may not have met it');
+value("ROLLBACK; BEGIN; UPDATE accessreq.sync_run SET started = now() + interval '11 minutes' WHERE run_id = (SELECT max(run_id) FROM accessreq.sync_run WHERE server = 'acme')");
 like(once($who[1]), qr/^\d+\|\|no equal/, 'but when a later pull has not met it');
 value('ROLLBACK');
 ok(poll_until('the tenant to list it', sub { value("CALL accessreq.sync('acme')"); value("SELECT count(*) FROM accessreq.request_status WHERE access_request_id = '$request'") }), 'pulled');
@@ -161,8 +197,46 @@ is(once($who[1]), "none|$request|an equal request is open", 'not while it is ope
 is(creates($who[1]), 1, 'the tenant was asked once');
 value("SELECT accessreq.hold_actions('acme'); UPDATE accessreq.request_status SET state = 'REJECTED' WHERE access_request_id = '$request'");
 like(once($who[1]), qr/^\d+\|\|no equal request/, 'again when it was rejected');
-value("UPDATE accessreq.request_status SET state = 'EXECUTING', request_type = 'REVOKE_ACCESS' WHERE access_request_id = '$request'; SELECT accessreq.cancel_action(max(id)) FROM accessreq.action");
+value("UPDATE accessreq.request_status SET state = 'EXECUTING', request_type = 'REVOKE_ACCESS' WHERE access_request_id = '$request'; SELECT accessreq.cancel_action(max(id)) FROM accessreq.action WHERE settled_at IS NULL");
 like(once($who[1]), qr/^\d+\|\|no equal/, 'a revoke is no equal request');
+value("SELECT accessreq.cancel_action(max(id)) FROM accessreq.action; UPDATE accessreq.request_status SET request_type = 'GRANT_ACCESS' WHERE access_request_id = '$request'");
+# what is being taken back is none either; what comes then is sent a minute later
+sub later { my ($who, $name) = @_;
+	like(once($who), qr/^\d+\|\|the equal request is being taken back/, $name);
+	is(value('SELECT not_before BETWEEN clock_timestamp() + interval \'50 seconds\' AND clock_timestamp() + interval \'1 minute\' FROM accessreq.action ORDER BY id DESC LIMIT 1'), 't', 'and is asked for a minute later');
+	return }
+for my $end (
+	[ 'a cancel', "accessreq.enqueue_cancel('$request', 'x', server => 'acme')", 1 ],
+	[ 'a close', "accessreq.enqueue_close(ARRAY['other', '$request'], server => 'acme')", 1 ],
+	[ 'a revoke', "accessreq.enqueue_create(accessreq.revoke_request('$who[1]', 'ROLE', '$role', 'x'), server => 'acme')", 0 ])
+{
+	my ($what, $call, $returns) = @$end;
+
+	value("BEGIN; SELECT set_config('tst.id', $call ::text, false)");
+	later($who[1], "$what that is queued takes it back");
+	like(once($who[1]), qr/^none\|\|an action that asks for it is queued/, 'once');
+	value("SELECT accessreq.cancel_action(max(id)) FROM accessreq.action; UPDATE accessreq.action SET state = 'done', settled_at = clock_timestamp() WHERE id = current_setting('tst.id')::bigint");
+	later($who[1], "$what that was accepted, too");
+	value("SELECT accessreq.cancel_action(max(id)) FROM accessreq.action; UPDATE accessreq.sync_run SET started = now() + interval '11 minutes' WHERE run_id = (SELECT max(run_id) FROM accessreq.sync_run WHERE server = 'acme')");
+	like(once($who[1]), qr/^none\|$request\|an equal request is open/, "$what that it has outlived does not") if $returns;
+	value("UPDATE accessreq.action SET state = 'failed' WHERE id = current_setting('tst.id')::bigint");
+	like(once($who[1]), qr/^none\|$request\|an equal request is open/, "nor $what that failed");
+	value('ROLLBACK');
+}
+# sent and not listed yet, and cancelled
+value("BEGIN; SELECT accessreq.request_once('$who[13]', 'ROLE', '$role', 'x', server => 'acme')");
+value("UPDATE accessreq.action SET state = 'done', settled_at = now(), access_request_ids = '{tst-x}' WHERE id = (SELECT max(id) FROM accessreq.action)");
+like(once($who[13]), qr/^none\|tst-x/, 'what was asked for and is not listed yet');
+value("SELECT accessreq.enqueue_cancel('tst-y', 'x', server => 'acme')");
+like(once($who[13]), qr/^none\|tst-x/, 'nor touched by the cancel of another');
+value("SELECT accessreq.enqueue_cancel('tst-x', 'x', server => 'acme')");
+later($who[13], 'is asked for again when it is being cancelled');
+value('ROLLBACK');
+# a revoke of what is held already
+value("BEGIN; SELECT accessreq.enqueue_create(accessreq.revoke_request('$who[14]', 'ROLE', '$role', 'x'), server => 'acme')");
+later($who[14], 'a revoke is not overtaken');
+value('ROLLBACK');
+is(value("SELECT accessreq.request_status.state FROM accessreq.request_status WHERE access_request_id = '$request'"), 'EXECUTING', 'all that was tried');
 value("SELECT accessreq.release_actions('acme')");
 ok(drained(), 'sent');
 
@@ -192,10 +266,11 @@ for my $case ([ sending => 0 ], [ unknown => 0 ], [ failed => 1 ], [ cancelled =
 }
 value('SELECT count(accessreq.cancel_action(id)) FROM accessreq.action WHERE settled_at IS NULL');
 # asked for, taken away, asked for again
-value("BEGIN; UPDATE accessreq.action SET state = 'done', settled_at = now(), access_request_ids = '{tst-c}' WHERE id = (SELECT (accessreq.request_once('$who[11]', 'ROLE', '$role', 'x', server => 'acme')).action_id)");
-like(once($who[11]), qr/^none/, 'what was asked for');
+value("BEGIN; SELECT accessreq.request_once('$who[11]', 'ROLE', '$role', 'x', server => 'acme')");
+value("UPDATE accessreq.action SET state = 'done', settled_at = now(), access_request_ids = '{tst-c}' WHERE id = (SELECT max(id) FROM accessreq.action)");
+like(once($who[11]), qr/^none\|tst-c/, 'what was asked for');
 value("SELECT accessreq.enqueue_create(accessreq.revoke_request('$who[11]', 'ROLE', '$role', 'x'), server => 'acme')");
-like(once($who[11]), qr/^\d+\|\|no equal/, 'and revoked since, can be asked for again');
+later($who[11], 'and revoked since, can be asked for again');
 value('ROLLBACK');
 # REPEATABLE READ: what others have committed meanwhile counts
 $one->value('BEGIN ISOLATION LEVEL REPEATABLE READ; SELECT count(*) FROM accessreq.request_status');
@@ -208,7 +283,7 @@ value("BEGIN; SELECT accessreq.hold_actions('acme')");
 my $began = time;
 is(value("SELECT count(action_id) FROM generate_series(1, 5000) n, accessreq.request_once('tst-' || n, 'ROLE', '$role', 'x', server => 'acme')"), '5000', 'five thousand in a transaction');
 cmp_ok(time - $began, '<', 60, 'whose cost does not grow with those that wait');
-is(value("SELECT count(*) FROM pg_locks WHERE locktype = 'advisory' AND pid = pg_backend_pid()"), '1', 'nor their locks');
+is(value("SELECT count(*) FROM pg_locks WHERE locktype IN ('advisory', 'object') AND pid = pg_backend_pid() AND mode = 'ExclusiveLock'"), '1', 'nor their locks');
 value('ROLLBACK');
 
 # another role's, two sessions at once
@@ -228,7 +303,23 @@ ok(poll_until('the other to wait', sub { value("SELECT count(*) FROM pg_stat_act
 $one->value('ROLLBACK');
 like($two->finish->{out}, qr/^\d+$/, 'and asks where the first went back');
 
+# who may not use a server does not keep others from it
+$two->value("SELECT pg_advisory_lock(hashtextextended('accessreq ask/acme', 0))");
+value('CREATE ROLE nobody LOGIN');
+my $nobody = new_session($node, user => 'nobody');
+is(state_of("SELECT accessreq.check_enqueue('create', 'acme', true)", $nobody), '42501', 'the lock is for who may use the server');
+$nobody->quit;
+
 # what it is given
+is(value("SELECT length((accessreq.asked_people(jsonb_build_object('requestedFor', jsonb_build_array(repeat(U&'\\00e9', 300)))))[1])"), '255', 'an index does not take an endless id');
+my $long = value("SELECT string_agg(md5(n::text), '') FROM generate_series(1, 300) n");
+value("SELECT accessreq.hold_actions('acme')");
+like(once($long), qr/^\d+\|/, 'a person with a long id');
+is(once($long), 'none||an action that asks for it is queued', 'is found again');
+like(once("$long-2"), qr/^\d+\|/, 'and not taken for another');
+value('SELECT count(accessreq.cancel_action(id)) FROM accessreq.action WHERE settled_at IS NULL');
+is(value("SELECT string_agg(accessreq.asks_for(b::jsonb, 'a', 'ROLE', 'r')::text, ' ') FROM unnest(ARRAY['{}', '[]', '1', '{\"requestedFor\": {\"a\": 1}, \"requestedItems\": {\"type\": 1}}', '{\"requestedFor\": [\"a\"], \"requestedItems\": 7}', '{\"requestedForWithRequestedItems\": [1, {\"identityId\": \"a\", \"requestedItems\": \"x\"}]}', '{\"requestedFor\": [\"a\"], \"requestedItems\": [{\"type\": \"ROLE\", \"id\": \"r\"}]}']) b"),
+	'false false false false false false true', 'asks_for() takes what comes');
 is(state_of("SELECT * FROM accessreq.request_once(NULL, 'ROLE', '$role', 'x', server => 'acme')"), '22004', 'nobody');
 is(state_of("SELECT * FROM accessreq.request_once('$who[1]', 'CAR', '$role', 'x', server => 'acme')"), '22023', 'a type that there is not');
 is(state_of("SELECT * FROM accessreq.request_once('$who[1]', 'ROLE', '', 'x', server => 'acme')"), '22023', 'no item');

@@ -65,10 +65,10 @@ SQL
 cmp_ok(scalar(@calls), '>', 30, 'functions that call out, or act');
 denied("reader: not $_", 'bi', $_) for @calls;
 is(value("SELECT string_agg(proname, ' ' ORDER BY proname COLLATE \"C\") FROM pg_proc WHERE pronamespace = 'accessreq'::regnamespace AND has_function_privilege('bi', oid, 'EXECUTE')"),
-	'asked_people asks_for dashboard_data explain_state grant_request is_open origin parse_time requests_left resolve_server revoke_request state_label usable_servers validator worker',
+	'asked_people asks_for check_enqueue dashboard_data explain_state grant_request is_open open_items origin parse_time prepare_ending requests_left resolve_server revoke_request state_label usable_servers validator worker',
 	'reader: may execute nothing else');
 is(scalar($sandbox->requests), 0, 'reader: calls nothing out');
-is(as('bi', "SELECT umoptions FROM pg_user_mappings WHERE umoptions IS NOT NULL")->{out}, '', 'reader: sees no secret');
+is(as('bi', "SELECT count(*) || ' ' || count(umoptions) FROM pg_user_mappings")->{out}, value('SELECT count(*) FROM pg_user_mappings') . ' 0', 'reader: sees no secret');
 
 # the view alone
 value('CREATE ROLE view_only; GRANT SELECT ON accessreq.open_item TO view_only');
@@ -131,6 +131,9 @@ is(value("SELECT count(*) FROM pg_roles WHERE rolname = 'access_team'"), '0', 't
 $r = $admin->run("CREATE USER MAPPING FOR PUBLIC SERVER acme OPTIONS (client_id 'everybody', client_secret 'sandbox-secret')");
 is($r->{sqlstate}, '', 'a mapping for PUBLIC is made');
 like($r->{err}, qr/WARNING:  01000: every role with USAGE on server "acme" acts with this user mapping for PUBLIC\nHINT:  Make it for one role/, 'with a warning');
+value('GRANT USAGE ON FOREIGN SERVER acme TO mallory; GRANT EXECUTE ON FUNCTION accessreq.check TO mallory');
+like(as('mallory', "SELECT detail || '. ' || hint FROM accessreq.check('acme') WHERE step = 'mapping'")->{out}, qr/^role "mallory" acts with that for PUBLIC, .* Make it for one role/, 'check() says so, too');
+is(value("SELECT detail || coalesce(hint, '') FROM accessreq.check('acme') WHERE step = 'mapping'"), 'role "postgres" has one', 'where it is the role\'s own, it does not');
 $r = $admin->run("BEGIN; CREATE ROLE nobody_yet; CREATE USER MAPPING FOR nobody_yet SERVER acme OPTIONS (client_id 'x', client_secret 'y'); CREATE FOREIGN DATA WRAPPER other; CREATE SERVER elsewhere FOREIGN DATA WRAPPER other; CREATE USER MAPPING FOR PUBLIC SERVER elsewhere; ROLLBACK");
 unlike($r->{err}, qr/PUBLIC/, 'one for a role draws none, nor one of another wrapper\'s');
 is($admin->run('CREATE USER MAPPING FOR PUBLIC SERVER nowhere')->{sqlstate}, '42704', 'of no server');
