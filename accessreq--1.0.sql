@@ -544,9 +544,9 @@ CREATE INDEX action_due_idx ON accessreq.action (server, owner, owner_oid, state
 -- an access request is cancelled by one action at a time
 CREATE UNIQUE INDEX action_cancel_idx ON accessreq.action (server, (access_request_ids[1]))
 	WHERE kind OPERATOR(pg_catalog.=) 'cancel' AND settled_at IS NULL;
--- for the order of actions on the same access request
+-- for the order of actions on the same access request, and what has become of it
 CREATE INDEX action_request_idx ON accessreq.action USING gin (access_request_ids) WITH (fastupdate = off)
-	WHERE settled_at IS NULL;
+	WHERE kind OPERATOR(pg_catalog.=) ANY (ARRAY['cancel', 'close']::pg_catalog.text[]);
 CREATE INDEX action_merge_config_idx ON accessreq.action (server, id)
 	WHERE kind OPERATOR(pg_catalog.=) 'merge_config' AND settled_at IS NULL;
 CREATE INDEX action_settled_at_idx ON accessreq.action (settled_at) WHERE settled_at IS NOT NULL;
@@ -1238,8 +1238,8 @@ CROSS JOIN LATERAL (SELECT
 	string_agg(DISTINCT CASE WHEN x.current_owner_id IS NOT NULL THEN coalesce(x.current_owner_name, x.current_owner_id)
 		ELSE coalesce(x.original_owner_name, x.original_owner_id, x.current_owner_name) END, '; ') AS approvers,
 	min(x.pending_since) AS pending_since,
-	-- its next date, at whatever place: the config's form is the tenant's secret
-	min((SELECT min(d.at) FROM jsonb_path_query(x.timeout_config, 'strict $.** ? (@.type() == "string")') v,
+	-- the last date in it, at whatever place: its form is the tenant's secret
+	min((SELECT max(d.at) FROM jsonb_path_query(x.timeout_config, 'strict $.** ? (@.type() == "string")') v,
 		accessreq.parse_time(v #>> '{}') d (at) WHERE coalesce(d.at > x.pending_since, true))) AS dated
 	FROM accessreq.approval x WHERE x.server = r.server
 	AND x.account_activity_item_id = r.account_activity_item_id AND x.status = 'PENDING') a
@@ -1253,7 +1253,7 @@ COMMENT ON COLUMN accessreq.open_item.stage_since IS 'when that phase began';
 COMMENT ON COLUMN accessreq.open_item.age_days IS 'days since it was created';
 COMMENT ON COLUMN accessreq.open_item.current_approvers IS 'who holds its pending approvals, joined by ''; ''';
 COMMENT ON COLUMN accessreq.open_item.pending_since IS 'since when the first of them has it';
-COMMENT ON COLUMN accessreq.open_item.expires_at IS 'when its approval expires: the first date in its timeout_config that is after pending_since, else pending_since and accessreq.approval_expiry (90 days)';
+COMMENT ON COLUMN accessreq.open_item.expires_at IS 'when its approval expires: the last date in its timeout_config, if that is after pending_since, else pending_since and accessreq.approval_expiry (90 days)';
 COMMENT ON COLUMN accessreq.open_item.expiry_estimated IS 'whether that is the latter; null where no approval is pending';
 
 CREATE VIEW accessreq.approval_backlog WITH (security_invoker = true) AS
@@ -1370,13 +1370,12 @@ SELECT r.server, r.account_activity_item_id, r.server || '/' || r.account_activi
 	r.remove_date, date_part('epoch', r.remove_date - statement_timestamp()) / 86400 AS days_left
 FROM accessreq.request_status r
 WHERE r.remove_date > statement_timestamp() AND r.state = 'REQUEST_COMPLETED'
-AND r.request_type IS DISTINCT FROM 'REVOKE_ACCESS'
 AND NOT EXISTS (SELECT FROM accessreq.request_status v
 	WHERE v.server = r.server AND v.requested_for_id = r.requested_for_id AND v.item_type = r.item_type AND v.item_id = r.item_id
 	AND v.state = 'REQUEST_COMPLETED' AND v.created > r.created
 	AND (v.request_type = 'REVOKE_ACCESS' OR v.remove_date IS NOT NULL));
 COMMENT ON VIEW accessreq.expiring_access IS
-'access that was granted and ends at a date to come, unless a later request took it away or changed that date. Needs SELECT on request_status';
+'access that ends at a date to come, which the latest request that set or changed it says; not what a later one took away. Needs SELECT on request_status';
 COMMENT ON COLUMN accessreq.expiring_access.row_key IS 'of request_item';
 COMMENT ON COLUMN accessreq.expiring_access.days_left IS 'days until then';
 
@@ -1648,6 +1647,7 @@ AS $$
 DECLARE
 	usable text[] := ARRAY(SELECT u FROM accessreq.usable_servers(prepare_ending.server) u ORDER BY u);
 	able text[] := '{}';
+	why text;
 	s text;
 BEGIN
 	IF older_than IS NULL OR max_actions IS NULL OR dry_run IS NULL THEN
@@ -1665,24 +1665,33 @@ BEGIN
 	IF NOT dry_run AND current_setting('transaction_read_only')::boolean THEN
 		RAISE read_only_sql_transaction USING MESSAGE = 'could not enqueue in a read-only transaction';
 	END IF;
-	-- those that look do not choose the same: for real, two wait for each other
 	FOREACH s IN ARRAY usable LOOP
 		BEGIN
-			PERFORM accessreq.check_enqueue(kind, s::name, NOT dry_run);
-			able := able || s;
-		EXCEPTION WHEN read_only_sql_transaction OR feature_not_supported OR object_not_in_prerequisite_state THEN
-			-- one of many does not keep the others from it
-			IF prepare_ending.server IS NOT NULL THEN
+			PERFORM accessreq.check_enqueue(kind, s::name, false);
+		EXCEPTION WHEN OTHERS THEN
+			-- of all servers, one that is read-only, has no such call, belongs to another
+			-- database, or is not set up does not keep the others from it
+			IF prepare_ending.server IS NOT NULL OR SQLSTATE <> ALL ('{25006,0A000,55000,42501,HV002,HV00J}') THEN
 				RAISE;
 			END IF;
-			RAISE NOTICE 'server "%" is left out: %', s, SQLERRM;
+			why := SQLERRM;
+			RAISE NOTICE 'server "%" is left out: %', s, why;
+			CONTINUE;
 		END;
+		IF NOT dry_run THEN
+			-- two that act for real do not choose the same
+			PERFORM accessreq.check_enqueue(kind, s::name, true);
+		END IF;
+		able := able || s;
 	END LOOP;
+	IF able = '{}' THEN
+		RAISE object_not_in_prerequisite_state USING MESSAGE = format('no server takes a %s now', kind), DETAIL = why;
+	END IF;
 	RETURN able;
 END
 $$;
 COMMENT ON FUNCTION accessreq.prepare_ending(text, interval, integer, boolean, name) IS
-'for cancel_stale() and close_stuck(): raises what is wrong with their arguments, and returns the servers they go by. Of all servers those that take no such action now are left out, with a NOTICE';
+'for cancel_stale() and close_stuck(): raises what is wrong with their arguments, and returns the servers they go by. Of all servers those that take no such action now are left out, with a NOTICE; an error where that is every one';
 
 CREATE FUNCTION accessreq.cancel_stale(older_than interval, comment text, max_actions integer DEFAULT 100,
 	dry_run boolean DEFAULT true, server name DEFAULT NULL)

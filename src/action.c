@@ -53,24 +53,11 @@ const char *const action_kinds[ACTION_KINDS] = {
 /* When a queued one is to be sent; action_due_idx has the same words. */
 #define DUE "coalesce(not_before, enqueued_at)"
 
-/*
- * The statements go by the table's indexes, whatever its statistics say: it is
- * empty most of the time and may be long the next moment.
- */
 static void
 enter(WriterState *state)
 {
-	static const char *const off[] = {
-		"enable_seqscan", "enable_sort", "enable_hashjoin", "enable_mergejoin",
-		"enable_memoize", "enable_material", "jit"
-	};
-
 	writer_enter_for(state, "action");
-	for (int i = 0; i < (int) lengthof(off); i++)
-		(void) set_config_option(off[i], "off", PGC_USERSET, PGC_S_SESSION,
-								 GUC_ACTION_SAVE, true, 0, false);
-	(void) set_config_option("plan_cache_mode", "force_generic_plan", PGC_USERSET,
-							 PGC_S_SESSION, GUC_ACTION_SAVE, true, 0, false);
+	sql_go_by_indexes();
 }
 
 static Datum
@@ -495,8 +482,8 @@ kind_of(const char *name)
  * table's size.)
  */
 #define NONE_BEFORE_IT(others) \
-	"NOT EXISTS (SELECT FROM (SELECT c.* FROM accessreq.action c WHERE c.settled_at IS NULL AND " \
-	others " OFFSET 0) b WHERE b.server = a.server AND b.id <> a.id" \
+	"NOT EXISTS (SELECT FROM (SELECT c.* FROM accessreq.action c WHERE " \
+	others " OFFSET 0) b WHERE b.settled_at IS NULL AND b.server = a.server AND b.id <> a.id" \
 	" AND (b.state <> 'queued' OR (b.id < a.id AND coalesce(b.not_before, b.enqueued_at) <= $5)))"
 
 /*
@@ -514,8 +501,8 @@ kind_of(const char *name)
 	" WHEN 'close' THEN (SELECT " MAY("$3", CLOSE_FUNCTION) ")" \
 	" ELSE (SELECT " MAY("$3", MERGE_FUNCTION) ") END" \
 	" AND (access_request_ids IS NULL OR " \
-	NONE_BEFORE_IT("c.access_request_ids && a.access_request_ids") ")" \
-	" AND (kind <> 'merge_config' OR " NONE_BEFORE_IT("c.kind = 'merge_config' AND c.server = a.server") ")" \
+	NONE_BEFORE_IT("c.kind = ANY ('{cancel,close}') AND c.access_request_ids && a.access_request_ids") ")" \
+	" AND (kind <> 'merge_config' OR " NONE_BEFORE_IT("c.kind = 'merge_config' AND c.settled_at IS NULL AND c.server = a.server") ")" \
 	" AND ($8 IS NULL OR (kind = 'cancel' AND http_status IS NULL" \
 	" AND request ->> 'comment' = ANY ($8) AND id <> ALL ($9)))" \
 	" ORDER BY server, owner, owner_oid, state, " DUE ", id LIMIT $7 FOR UPDATE OF a SKIP LOCKED"

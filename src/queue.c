@@ -125,9 +125,9 @@ enqueue(FunctionCallInfo fcinfo, int argno, NewAction *action, const Tenant *ten
 /*
  * check_enqueue(kind text, server name, wait boolean): for who looks before he
  * enqueues a create, cancel or close.  Raises what enqueueing it would because of
- * the server.  With "wait", transactions that do so with the same server wait for
- * each other's end, so that the second sees what the first has enqueued; not an
- * advisory lock, which anybody could take.
+ * the server, and 22023 for another kind.  With "wait", transactions that do so with
+ * the same server wait for each other's end, so that the second sees what the first
+ * has enqueued; not an advisory lock, which anybody could take.
  */
 Datum
 accessreq_check_enqueue(PG_FUNCTION_ARGS)
@@ -139,8 +139,16 @@ accessreq_check_enqueue(PG_FUNCTION_ARGS)
 	session_require_arg(fcinfo, 1, "server");
 	session_require_arg(fcinfo, 2, "wait");
 	kind = text_to_cstring(PG_GETARG_TEXT_PP(0));
+	if (strcmp(kind, "create") != 0 && strcmp(kind, "cancel") != 0 && strcmp(kind, "close") != 0)
+		ereport(ERROR,
+				(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
+				 errmsg("\"%s\" is no kind of action that is looked for", kind),
+				 errhint("One of create, cancel, close.")));
 	tenant = look_at_tenant(fcinfo, 1);
-	call_check_not_read_only(tenant, "enqueue for a server");
+	if (PG_GETARG_BOOL(2))
+		call_check_may_change(tenant, "enqueue for the tenant");
+	else
+		call_check_not_read_only(tenant, "enqueue for the tenant");
 	if (strcmp(kind, "close") == 0)
 		api_check_has(tenant, API_CLOSE);
 	SPI_connect();

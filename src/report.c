@@ -138,6 +138,7 @@ read_as_owner(SPIPlanPtr *plan, const char *sql, SqlArgs *args)
 	volatile uint64 rows = 0;
 
 	writer_enter_to_read(&state);
+	sql_go_by_indexes();
 	PG_TRY();
 	{
 		rows = sql_read_latest(plan, sql, args);
@@ -169,7 +170,8 @@ usable_server(FunctionCallInfo fcinfo, int argno)
  * action of any role is cancelling or closing, or has: those that are not settled,
  * were accepted within a day (the next pull shows them), or whose outcome is not
  * known.  And those for which the tenant refused an action of this kind within a
- * week; what failed for another reason was never its word.
+ * week: what failed for another reason was never its word, and a 403 is about who
+ * asked.
  */
 Datum
 accessreq_acted_requests(PG_FUNCTION_ARGS)
@@ -182,6 +184,7 @@ accessreq_acted_requests(PG_FUNCTION_ARGS)
 	sql_add_text(&args, usable_server(fcinfo, 0));
 	session_require_arg(fcinfo, 1, "kind");
 	sql_add(&args, TEXTOID, PG_GETARG_DATUM(1), false);
+	sql_add_oid(&args, GetUserId());
 	SPI_connect();
 	(void) read_as_owner(&plan,
 						 "SELECT coalesce(array_agg(DISTINCT d.id), '{}') FROM ("
@@ -192,8 +195,9 @@ accessreq_acted_requests(PG_FUNCTION_ARGS)
 						 " UNION ALL SELECT access_request_ids FROM accessreq.action"
 						 " WHERE server = $1 AND kind = ANY ('{cancel,close}')"
 						 " AND settled_at > statement_timestamp() - interval '7 days'"
-						 " AND ((state = 'failed' AND kind = $2 AND http_status IS NOT NULL) OR (state = 'done'"
-						 " AND settled_at > statement_timestamp() - interval '1 day'))"
+						 " AND ((state = 'failed' AND kind = $2 AND http_status IS NOT NULL"
+						 " AND (http_status <> 403 OR owner_oid = $3))"
+						 " OR (state = 'done' AND settled_at > statement_timestamp() - interval '1 day'))"
 						 ") a, unnest(a.access_request_ids) d (id) WHERE d.id IS NOT NULL",
 						 &args);
 	result = SPI_datumTransfer(sql_datum(0, 1, &isnull), false, -1);
@@ -201,23 +205,34 @@ accessreq_acted_requests(PG_FUNCTION_ARGS)
 	PG_RETURN_DATUM(result);
 }
 
+/* What asks for $2 at server $1, as action_person_idx finds it. */
+#define ASKS_FOR_PERSON(a) \
+	a ".server = $1 AND " a ".kind = 'create' AND " a ".state <> ALL ('{failed,cancelled}')" \
+	" AND accessreq.asked_people(" a ".request) @> ARRAY[left($2, " CppAsString2(MAX_PERSON) ")]"
+
 /*
- * "pulled": up to when what the tenant had accepted must be in the tables, by the
- * latest pull of the job's owner that ended well: it takes minutes to be listed.
+ * "pulled": what the tenant had accepted up to then must be in the tables: ten
+ * minutes (a request is listed late) before the job's last pull that ended well
+ * began; where runs are not kept for so long, an hour before it ended.
  *
  * "asked": what asks for the thing: open items, and creates.  A done create counts
  * until its item is here, or must be and is not: the tenant never lists a request
  * for what the person already holds.
  *
- * "judged": of which some are being taken back, by a cancel or a close that a pull
- * has not outlived yet, or a later revoke.  A revoke alone counts for a minute,
- * too, so that what follows does not overtake it.
+ * "revoke": those that are due and that a pull has not outlived.  One for a day to
+ * come, or with a removeDate, takes nothing away now.
+ *
+ * "judged": what is asked for is being taken back by a later revoke, or when each of
+ * its access requests has a cancel or close that a pull has not outlived.  (OFFSET
+ * 0: by action_request_idx, not by all that wait or were settled.)  A revoke alone
+ * counts, too, for a minute.
  */
 #define EQUAL_REQUEST_SQL \
-	"WITH pulled AS (SELECT coalesce((SELECT x.started - interval '10 minutes'" \
-	" FROM accessreq.sync_run x JOIN accessreq.sync_job j ON j.server = x.server AND j.owner = x.owner" \
-	" WHERE x.server = $1 AND x.finished IS NOT NULL AND x.error IS NULL" \
-	" ORDER BY x.started DESC LIMIT 1), '-infinity') AS upto" \
+	"WITH pulled AS (SELECT coalesce((SELECT coalesce((SELECT x.started - interval '10 minutes'" \
+	" FROM accessreq.sync_run x WHERE x.server = j.server AND x.owner = j.owner" \
+	" AND x.started <= j.last_success_at AND x.finished IS NOT NULL AND x.error IS NULL" \
+	" ORDER BY x.started DESC LIMIT 1), j.last_success_at - interval '1 hour')" \
+	" FROM accessreq.sync_job j WHERE j.server = $1), '-infinity') AS upto" \
 	"), asked AS (" \
 	"SELECT r.access_request_id, 'an equal request is open' AS reason, 0 AS place, 0::bigint AS id," \
 	" ARRAY[r.access_request_id] AS ids, r.created AS at" \
@@ -228,33 +243,32 @@ accessreq_acted_requests(PG_FUNCTION_ARGS)
 	" SELECT CASE WHEN cardinality(a.access_request_ids) = 1 THEN a.access_request_ids[1] END," \
 	" 'an action that asks for it is ' || a.state, 1, a.id, a.access_request_ids, a.enqueued_at" \
 	" FROM accessreq.action a, pulled" \
-	" WHERE a.server = $1 AND a.kind = 'create' AND a.state <> ALL ('{failed,cancelled}')" \
-	" AND accessreq.asked_people(a.request) @> ARRAY[left($2, " CppAsString2(MAX_PERSON) ")]" \
-	" AND accessreq.asks_for(a.request, $2, $3, $4)" \
+	" WHERE " ASKS_FOR_PERSON("a") " AND accessreq.asks_for(a.request, $2, $3, $4)" \
 	" AND (a.state <> 'done' OR (a.settled_at > pulled.upto" \
 	" AND NOT EXISTS (SELECT FROM accessreq.request_status s" \
 	" WHERE s.server = $1 AND s.access_request_id = ANY (a.access_request_ids)" \
 	" AND s.requested_for_id = $2 AND s.item_type = $3 AND s.item_id = $4)))" \
 	"), revoke AS (" \
-	"SELECT v.id, v.enqueued_at, v.settled_at FROM accessreq.action v" \
-	" WHERE v.server = $1 AND v.kind = 'create' AND v.state <> ALL ('{failed,cancelled}')" \
-	" AND v.request ->> 'requestType' = 'REVOKE_ACCESS'" \
-	" AND accessreq.asked_people(v.request) @> ARRAY[left($2, " CppAsString2(MAX_PERSON) ")]" \
+	"SELECT v.id, v.enqueued_at, v.settled_at FROM accessreq.action v, pulled" \
+	" WHERE " ASKS_FOR_PERSON("v") " AND v.request ->> 'requestType' = 'REVOKE_ACCESS'" \
 	" AND accessreq.asks_for(v.request - 'requestType', $2, $3, $4)" \
+	" AND coalesce(v.not_before, v.enqueued_at) <= clock_timestamp()" \
+	" AND NOT v.request @? '$.requestedItems[*].removeDate'" \
+	" AND (v.settled_at IS NULL OR v.settled_at > pulled.upto)" \
 	"), judged AS (" \
 	"SELECT q.access_request_id, q.reason, q.place, q.id," \
-	" coalesce(EXISTS (SELECT FROM revoke v WHERE v.enqueued_at > q.at)" \
-	" OR cardinality(q.ids) > 0 AND (EXISTS (SELECT FROM accessreq.action v" \
-	" WHERE v.server = $1 AND v.settled_at IS NULL" \
-	" AND v.kind = ANY ('{cancel,close}') AND v.access_request_ids @> q.ids)" \
-	" OR EXISTS (SELECT FROM accessreq.action v, pulled WHERE v.server = $1" \
-	" AND v.settled_at > pulled.upto AND v.kind = ANY ('{cancel,close}')" \
-	" AND v.state = ANY ('{done,unknown}') AND v.access_request_ids @> q.ids)), false) AS ended" \
+	" EXISTS (SELECT FROM revoke v WHERE v.enqueued_at > q.at)" \
+	" OR coalesce(cardinality(q.ids), 0) > 0 AND NOT EXISTS (SELECT FROM unnest(q.ids) u (id)" \
+	" WHERE NOT EXISTS (SELECT FROM (SELECT c.* FROM accessreq.action c" \
+	" WHERE c.kind = ANY ('{cancel,close}') AND c.access_request_ids @> ARRAY[u.id] OFFSET 0) v, pulled" \
+	" WHERE v.server = $1 AND v.state <> ALL ('{failed,cancelled}')" \
+	" AND coalesce(v.not_before, v.enqueued_at) <= clock_timestamp()" \
+	" AND (v.settled_at IS NULL OR v.settled_at > pulled.upto))) AS ended" \
 	" FROM asked q" \
 	" UNION ALL SELECT NULL, NULL, 2, v.id, true FROM revoke v" \
-	" WHERE v.settled_at IS NULL OR v.settled_at > statement_timestamp() - interval '1 minute'" \
+	" WHERE v.settled_at IS NULL OR v.settled_at > clock_timestamp() - interval '1 minute'" \
 	") SELECT CASE WHEN NOT ended THEN access_request_id END, CASE WHEN NOT ended THEN reason END," \
-	" CASE WHEN ended THEN statement_timestamp() + interval '1 minute' END" \
+	" CASE WHEN ended THEN clock_timestamp() + interval '1 minute' END" \
 	" FROM judged ORDER BY ended, place, id LIMIT 1"
 
 /*

@@ -11,6 +11,7 @@
 #include "catalog/pg_type.h"
 #include "sql.h"
 #include "utils/builtins.h"
+#include "utils/guc.h"
 #include "utils/snapmgr.h"
 #include "utils/timestamp.h"
 
@@ -94,6 +95,21 @@ sql_run_kept(SPIPlanPtr *plan, const char *sql, SqlArgs *args, int expected)
 {
 	prepare(plan, sql, args, expected);
 	return check(SPI_execute_plan(*plan, args->values, args->nulls, false, 0), expected);
+}
+
+void
+sql_go_by_indexes(void)
+{
+	static const char *const off[] = {
+		"enable_seqscan", "enable_sort", "enable_hashjoin", "enable_mergejoin",
+		"enable_memoize", "enable_material", "jit"
+	};
+
+	for (int i = 0; i < (int) lengthof(off); i++)
+		(void) set_config_option(off[i], "off", PGC_USERSET, PGC_S_SESSION,
+								 GUC_ACTION_SAVE, true, 0, false);
+	(void) set_config_option("plan_cache_mode", "force_generic_plan", PGC_USERSET,
+							 PGC_S_SESSION, GUC_ACTION_SAVE, true, 0, false);
 }
 
 uint64

@@ -53,6 +53,13 @@ extern uint64 sql_run_kept(SPIPlanPtr *plan, const char *sql, SqlArgs *args, int
  */
 extern uint64 sql_read_latest(SPIPlanPtr *plan, const char *sql, SqlArgs *args);
 
+/*
+ * To the end of the current level of settings (writer_enter() begins one) plans go
+ * by the tables' indexes, whatever the statistics say: table action is empty most
+ * of the time and may be long the next moment, and a kept plan outlives that.
+ */
+extern void sql_go_by_indexes(void);
+
 /* Columns, from 1, of a row of the last result. */
 extern char *sql_text(uint64 row, int column);	/* NULL for null */
 extern TimestampTz sql_time(uint64 row, int column);	/* DT_NOBEGIN for null */

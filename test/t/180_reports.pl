@@ -59,7 +59,8 @@ $sandbox->admin('POST', 'change', {
 		approvalDetails => [ { approvalId => "p$_", status => 'PENDING', scheme => 'MANAGER', forwarded => JSON::PP::false(), currentOwner => $owners[$_][0], originalOwner => $owners[$_][1],
 				timeoutConfig => { createdOn => '2001-01-01T00:00:00Z', steps => [ 'P7D', { at => '2098-01-01T00:00:00Z' }, { at => '2097-01-01T00:00:00Z' } ] } } ] } }) for 0 .. $#owners;
 # failed today, with an old date
-my @failed = grep { $_->{state} eq 'REQUEST_COMPLETED' && $_->{created} lt '2025-10' } @dump;
+my $long_ago = value("SELECT to_char(now() - interval '100 days', 'YYYY-MM-DD')");
+my @failed = grep { $_->{state} eq 'REQUEST_COMPLETED' && ($_->{modified} // 'z') lt $long_ago } @dump;
 $sandbox->admin('POST', 'change', { id => $failed[$_]{accountActivityItemId}, set => { state => 'ERROR' }, touch => JSON::PP::false() }) for 80 .. 82;
 value("CALL accessreq.sync('acme', full_scan => true)");
 is(value('SELECT count(*) FROM accessreq.request_status WHERE missing_since IS NOT NULL'), '15', 'some are gone');
@@ -121,7 +122,7 @@ same('state_history', 'SELECT row_key, old_state, new_state FROM accessreq.state
 same('open_item', 'SELECT row_key, state, stage, current_approvers, cancelable, expires_at IS NULL, coalesce(expiry_estimated::text, \'none\') FROM accessreq.open_item',
 	"SELECT i.server || '/' || i.id, i.state, $stage, $holders, (i.j ->> 'cancelable')::bool, NOT EXISTS (SELECT FROM a WHERE a.id = i.id AND a.status = 'PENDING' AND (a.j ->> 'timeoutConfig' ~ '209.-' OR (SELECT pending_since FROM accessreq.approval x WHERE x.account_activity_item_id = i.id AND x.ordinal = a.ordinal) IS NOT NULL)),
 	CASE WHEN NOT EXISTS (SELECT FROM a WHERE a.id = i.id AND a.status = 'PENDING') THEN 'none' WHEN EXISTS (SELECT FROM a WHERE a.id = i.id AND a.j ->> 'timeoutConfig' ~ '209.-') THEN 'false' ELSE 'true' END FROM i WHERE NOT i.closed AND i.missing_since IS NULL");
-is(value("SELECT string_agg(DISTINCT expires_at::text, ', ') FROM accessreq.open_item WHERE NOT expiry_estimated"), '2097-01-01 00:00:00+00, 2097-03-04 05:06:07+00', 'a date of the tenant\'s is when an approval expires, the first to come, wherever it stands');
+is(value("SELECT string_agg(DISTINCT expires_at::text, ', ') FROM accessreq.open_item WHERE NOT expiry_estimated"), '2097-03-04 05:06:07+00, 2098-01-01 00:00:00+00', 'a date of the tenant\'s is when an approval expires, the last, wherever it stands');
 is(value("SELECT bool_and(expires_at = pending_since + interval '90 days') FROM accessreq.open_item WHERE expiry_estimated"), 't', 'else 90 days after it began');
 is(value("SET accessreq.approval_expiry = '10d'; SELECT bool_and(expires_at = pending_since + interval '10 days') FROM accessreq.open_item WHERE expiry_estimated; RESET accessreq.approval_expiry"), 't', 'or what accessreq.approval_expiry says');
 same('approval_backlog', 'SELECT approver_id, approver_type, approver_name, waiting, forwarded FROM accessreq.approval_backlog',
@@ -165,12 +166,13 @@ $sandbox->admin('POST', 'change', { id => $later, set => { removeDate => '2099-0
 value("SELECT count(*) FROM accessreq.refresh(ARRAY['$closed[60]{accessRequestId}'])");
 same('expiring_access', 'SELECT row_key, remove_date, round(days_left::numeric, 1) FROM accessreq.expiring_access',
 	"SELECT server || '/' || account_activity_item_id, at, round((extract(epoch FROM at - now()) / 86400)::numeric, 1) FROM (SELECT *, (raw::jsonb ->> 'removeDate')::timestamptz AS at FROM accessreq.request_status) x
-	WHERE at > now() AND raw::jsonb ->> 'state' = 'REQUEST_COMPLETED' AND raw::jsonb ->> 'requestType' <> 'REVOKE_ACCESS'
+	WHERE at > now() AND raw::jsonb ->> 'state' = 'REQUEST_COMPLETED'
 	AND account_activity_item_id NOT IN (SELECT b.account_activity_item_id FROM accessreq.request_status b JOIN accessreq.request_status v ON v.requested_for_id = b.requested_for_id AND v.item_id = b.item_id
 		WHERE v.created > b.created AND v.state = 'REQUEST_COMPLETED' AND (v.request_type = 'REVOKE_ACCESS' OR v.raw::jsonb ->> 'removeDate' <> ''))");
 cmp_ok(value("SELECT days_left FROM accessreq.expiring_access WHERE account_activity_item_id = '$later'"), '>', 26000, 'in so many days');
 for my $case ([ revoke => "'REVOKE_ACCESS', NULL", "created + interval '1 day'", '' ], [ 'revoke before it' => "'REVOKE_ACCESS', NULL", "created - interval '1 day'", $later ],
-	[ 'other date' => "'MODIFY_ACCESS', now() - interval '1 day'", "created + interval '1 day'", '' ], [ 'comment' => "'MODIFY_ACCESS', NULL", "created + interval '1 day'", $later ])
+	[ 'other date' => "'MODIFY_ACCESS', now() - interval '1 day'", "created + interval '1 day'", '' ], [ 'comment' => "'MODIFY_ACCESS', NULL", "created + interval '1 day'", $later ],
+	[ 'revoke to come' => "'REVOKE_ACCESS', now() + interval '30 days'", "created + interval '1 day'", 'tst-later' ])
 {
 	my ($what, $set, $created, $expected) = @$case;
 
@@ -303,7 +305,8 @@ same('dashboard: latency', part('latency', 'week date, items bigint, median_hour
 same('dashboard: outcomes', part('outcomes', 'week date, completed bigint, rejected bigint, cancelled bigint, terminated bigint, failed bigint'),
 	"SELECT @{[ week('at') ]}, sum((state = 'REQUEST_COMPLETED')::int), sum((state = 'REJECTED')::int), sum((state = 'CANCELLED')::int), sum((state = 'TERMINATED')::int), sum((state IN $failing)::int)
 	FROM (SELECT $closed_at AS at, i.state FROM i WHERE i.closed) x WHERE at >= $monday - 25 * 7 GROUP BY 1");
-is(value('SELECT count(*) || \' \' || count(DISTINCT week) FROM (' . part('outcomes', 'week date') . ') x'), '26 26', 'dashboard: half a year of weeks');
+# nothing may have ended yet in the week that begins
+like(value('SELECT count(*) || \' \' || count(DISTINCT week) FROM (' . part('outcomes', 'week date') . ') x'), qr/^(26 26|25 25)$/, 'dashboard: half a year of weeks');
 my $failures = "SELECT source_names, error_text, items FROM accessreq.provisioning_failure";
 same('dashboard: failures', part('failures', 'source_names text, error_text text, items bigint', 'items'), "SELECT items FROM ($failures) x ORDER BY items DESC LIMIT 15");
 is(value('SELECT count(*) FROM (' . part('failures', 'source_names text, error_text text, items bigint') . " EXCEPT $failures) x"), '0', 'dashboard: these failures');
@@ -320,7 +323,10 @@ is_deeply(decode_json(value("SELECT accessreq.dashboard_data('nobody')"))->{tile
 my @reports = split /\n/, value("SELECT relname FROM pg_class WHERE relnamespace = 'accessreq'::regnamespace AND relkind = 'v' AND reloptions @> '{security_invoker=true}' ORDER BY 1");
 cmp_ok(scalar(@reports), '>=', 15, 'the reports');
 my $now = join '', map { " - '$_'" } qw(age_days hours duration_hours executing_days oldest_days days_left);
-value("CREATE TEMP TABLE before_$_ AS SELECT to_jsonb(v) $now AS row FROM accessreq.$_ v") for @reports;
+# but for what depends on when one looks
+my $until = value('SELECT now()::date');
+my %where = (state_on_day => "day < '$until'", stuck_item => 'executing_days > 7.1', expiring_access => 'days_left > 1');
+value("CREATE TEMP TABLE before_$_ AS SELECT to_jsonb(v) $now AS row FROM accessreq.$_ v WHERE " . ($where{$_} // 'true')) for @reports;
 value(<<'SQL');
 INSERT INTO accessreq.request_status SELECT (jsonb_populate_record(r, jsonb_build_object('server', 'beta', 'created', r.created - interval '200 days',
 	'state', CASE r.state WHEN 'EXECUTING' THEN 'REQUEST_COMPLETED' WHEN 'REQUEST_COMPLETED' THEN 'EXECUTING' ELSE r.state END))).* FROM accessreq.request_status r;
@@ -333,7 +339,7 @@ value('ANALYZE');
 is(value("SELECT count(*) FROM accessreq.request_status WHERE server = 'beta'"), '20000', 'another server has the same ids');
 for (@reports)
 {
-	is(value("WITH v AS MATERIALIZED (SELECT to_jsonb(v) $now AS row FROM accessreq.$_ v WHERE server = 'acme') SELECT (SELECT count(*) FROM (TABLE v EXCEPT ALL TABLE before_$_) x) || ' ' || (SELECT count(*) FROM (TABLE before_$_ EXCEPT ALL TABLE v) x)"), '0 0', "$_: nothing of another server's");
+	is(value("WITH v AS MATERIALIZED (SELECT to_jsonb(v) $now AS row FROM accessreq.$_ v WHERE server = 'acme' AND @{[ $where{$_} // 'true' ]}) SELECT (SELECT count(*) FROM (TABLE v EXCEPT ALL TABLE before_$_) x) || ' ' || (SELECT count(*) FROM (TABLE before_$_ EXCEPT ALL TABLE v) x)"), '0 0', "$_: nothing of another server's");
 }
 is(value("SELECT count(*) > 0 FROM accessreq.$_ WHERE server = 'beta'"), 't', "$_: which has its own") for grep { !/^(expiring_access|provisioning_time)$/ } @reports;
 # dates that are a mistake

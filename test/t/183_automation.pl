@@ -124,6 +124,9 @@ sub chosen { return value("SELECT count(*) FROM accessreq.cancel_stale('1 day', 
 value("UPDATE accessreq.action SET state = 'failed', http_status = 400, settled_at = now() - interval '6 days', access_request_ids = ARRAY['$blocked'] WHERE id = (SELECT min(id) FROM accessreq.action WHERE server = 'zeta' AND kind = 'cancel')");
 is(chosen(), '0', 'one that was refused is not chosen');
 is(value("SELECT '$blocked' = ANY (accessreq.acted_requests('zeta', 'close')) || ' ' || ('$blocked' = ANY (accessreq.acted_requests('zeta', 'cancel')))"), 'false true', 'though it may be closed');
+value("BEGIN; UPDATE accessreq.action SET http_status = 403 WHERE access_request_ids = ARRAY['$blocked']");
+is(chosen(), '1', 'one that another role may not end is chosen');
+value('ROLLBACK');
 value("BEGIN; UPDATE accessreq.action SET http_status = NULL WHERE access_request_ids = ARRAY['$blocked']");
 is(chosen(), '1', 'one that was never sent is chosen');
 value('ROLLBACK');
@@ -163,6 +166,20 @@ for my $case (
 	}
 	value('ROLLBACK');
 }
+# nothing is left: that is no success
+value("BEGIN; ALTER SERVER acme OPTIONS (ADD read_only 'on'); ALTER SERVER zeta OPTIONS (ADD read_only 'on')");
+is(state_of("SELECT * FROM accessreq.cancel_stale('1 day', 'x')"), '55000', 'where no server takes it, that is an error');
+is(state_of("BEGIN; SET accessreq.enabled = off; SELECT * FROM accessreq.cancel_stale('1 day', 'x')"), '55000', 'nor where calls are switched off');
+is(state_of("BEGIN; SET accessreq.allowed_hosts = 'elsewhere'; SELECT * FROM accessreq.cancel_stale('1 day', 'x', server => 'acme')"), '42501', 'nor where the host is not allowed');
+value("BEGIN; ALTER SERVER acme OPTIONS (SET base_url 'https://elsewhere.example')");
+is(value("SELECT string_agg(DISTINCT server, ' ') FROM accessreq.cancel_stale('1 day', 'x', max_actions => 100000)"), 'zeta', 'one that is not set up does not keep the others from it');
+value('ROLLBACK');
+# to wait for another in vain is no reason to leave a server out
+$one->value("BEGIN; SELECT count(*) FROM accessreq.cancel_stale('1 day', 'x', max_actions => 0, dry_run => false, server => 'zeta')");
+is(state_of("SET lock_timeout = '100ms'; SELECT * FROM accessreq.cancel_stale('1 day', 'x', dry_run => false)"), '55P03', 'lock_timeout');
+value('RESET lock_timeout');
+$one->value('ROLLBACK');
+is(state_of("SELECT accessreq.check_enqueue('merge_config', 'acme', true)"), '22023', 'check_enqueue() knows three kinds');
 is(state_of("BEGIN READ ONLY; SELECT * FROM accessreq.cancel_stale('1 day', 'x', dry_run => false)"), '25006', 'not in a read-only transaction');
 is(state_of("BEGIN READ ONLY; SELECT * FROM accessreq.cancel_stale('1 day', 'x')"), '', 'where one may look');
 $admin->run('ROLLBACK');
@@ -174,6 +191,8 @@ is($one->run("SELECT accessreq.equal_request('acme', 'a', 'ROLE', 'b')")->{sqlst
 my ($role) = split /\n/, value("SELECT v ->> 'id' FROM accessreq.get('v2024/roles', max_rows => 40, server => 'acme') v WHERE v ->> 'requestable' = 'true'");
 my @who = split /\n/, value("SELECT v ->> 'id' FROM accessreq.get('v2024/identities', max_rows => 30, server => 'acme') v");
 sub once { my ($who, $session) = @_; return ($session || $admin)->value("SELECT coalesce(action_id::text, 'none') || '|' || coalesce(access_request_id, '') || '|' || reason FROM accessreq.request_once('$who', 'ROLE', '$role', 'because', server => 'acme')") }
+# a pull that begins in so many minutes
+sub pulled_in { my ($minutes) = @_; return "UPDATE accessreq.sync_run SET started = now() + interval '$minutes minutes' WHERE run_id = (SELECT max(run_id) FROM accessreq.sync_run WHERE server = 'acme'); UPDATE accessreq.sync_job SET last_success_at = now() + interval '$minutes minutes' WHERE server = 'acme'" }
 sub creates { my ($who) = @_; return scalar(grep { ($_->{body} // '') =~ /$who/ } $sandbox->requests(qr{^POST \S*/access-requests$})) }
 
 value("SELECT accessreq.hold_actions('acme')");
@@ -187,9 +206,9 @@ is(value("SELECT state FROM accessreq.action WHERE id = $id"), 'done', 'and done
 my $request = value("SELECT access_request_ids[1] FROM accessreq.action WHERE id = $id");
 is(once($who[1]), "none|$request|an action that asks for it is done", 'not when it is done and its row not here yet');
 # a pull that should have met it, and has not: the person held it already
-value("BEGIN; UPDATE accessreq.sync_run SET started = now() + interval '9 minutes' WHERE run_id = (SELECT max(run_id) FROM accessreq.sync_run WHERE server = 'acme')");
+value("BEGIN; @{[ pulled_in(9) ]}");
 like(once($who[1]), qr/^none/, 'a pull of a little later may not have met it');
-value("ROLLBACK; BEGIN; UPDATE accessreq.sync_run SET started = now() + interval '11 minutes' WHERE run_id = (SELECT max(run_id) FROM accessreq.sync_run WHERE server = 'acme')");
+value("ROLLBACK; BEGIN; @{[ pulled_in(11) ]}");
 like(once($who[1]), qr/^\d+\|\|no equal/, 'but when a later pull has not met it');
 value('ROLLBACK');
 ok(poll_until('the tenant to list it', sub { value("CALL accessreq.sync('acme')"); value("SELECT count(*) FROM accessreq.request_status WHERE access_request_id = '$request'") }), 'pulled');
@@ -203,22 +222,22 @@ value("SELECT accessreq.cancel_action(max(id)) FROM accessreq.action; UPDATE acc
 # what is being taken back is none either; what comes then is sent a minute later
 sub later { my ($who, $name) = @_;
 	like(once($who), qr/^\d+\|\|the equal request is being taken back/, $name);
-	is(value('SELECT not_before BETWEEN clock_timestamp() + interval \'50 seconds\' AND clock_timestamp() + interval \'1 minute\' FROM accessreq.action ORDER BY id DESC LIMIT 1'), 't', 'and is asked for a minute later');
+	is(value('SELECT not_before BETWEEN enqueued_at + interval \'55 seconds\' AND enqueued_at + interval \'1 minute\' FROM accessreq.action ORDER BY id DESC LIMIT 1'), 't', 'and is asked for a minute later');
 	return }
 for my $end (
-	[ 'a cancel', "accessreq.enqueue_cancel('$request', 'x', server => 'acme')", 1 ],
-	[ 'a close', "accessreq.enqueue_close(ARRAY['other', '$request'], server => 'acme')", 1 ],
-	[ 'a revoke', "accessreq.enqueue_create(accessreq.revoke_request('$who[1]', 'ROLE', '$role', 'x'), server => 'acme')", 0 ])
+	[ 'a cancel', "accessreq.enqueue_cancel('$request', 'x', server => 'acme')" ],
+	[ 'a close', "accessreq.enqueue_close(ARRAY['other', '$request'], server => 'acme')" ],
+	[ 'a revoke', "accessreq.enqueue_create(accessreq.revoke_request('$who[1]', 'ROLE', '$role', 'x'), server => 'acme')" ])
 {
-	my ($what, $call, $returns) = @$end;
+	my ($what, $call) = @$end;
 
 	value("BEGIN; SELECT set_config('tst.id', $call ::text, false)");
 	later($who[1], "$what that is queued takes it back");
 	like(once($who[1]), qr/^none\|\|an action that asks for it is queued/, 'once');
 	value("SELECT accessreq.cancel_action(max(id)) FROM accessreq.action; UPDATE accessreq.action SET state = 'done', settled_at = clock_timestamp() WHERE id = current_setting('tst.id')::bigint");
 	later($who[1], "$what that was accepted, too");
-	value("SELECT accessreq.cancel_action(max(id)) FROM accessreq.action; UPDATE accessreq.sync_run SET started = now() + interval '11 minutes' WHERE run_id = (SELECT max(run_id) FROM accessreq.sync_run WHERE server = 'acme')");
-	like(once($who[1]), qr/^none\|$request\|an equal request is open/, "$what that it has outlived does not") if $returns;
+	value("SELECT accessreq.cancel_action(max(id)) FROM accessreq.action; @{[ pulled_in(11) ]}");
+	like(once($who[1]), qr/^none\|$request\|an equal request is open/, "$what that it has outlived does not");
 	value("UPDATE accessreq.action SET state = 'failed' WHERE id = current_setting('tst.id')::bigint");
 	like(once($who[1]), qr/^none\|$request\|an equal request is open/, "nor $what that failed");
 	value('ROLLBACK');
@@ -231,6 +250,28 @@ value("SELECT accessreq.enqueue_cancel('tst-y', 'x', server => 'acme')");
 like(once($who[13]), qr/^none\|tst-x/, 'nor touched by the cancel of another');
 value("SELECT accessreq.enqueue_cancel('tst-x', 'x', server => 'acme')");
 later($who[13], 'is asked for again when it is being cancelled');
+value('ROLLBACK');
+# asked for with somebody else: taken back when both are
+value("BEGIN; SELECT accessreq.request_once('$who[13]', 'ROLE', '$role', 'x', server => 'acme')");
+value("UPDATE accessreq.action SET state = 'done', settled_at = now(), access_request_ids = '{tst-x,tst-y}' WHERE id = (SELECT max(id) FROM accessreq.action)");
+value("SELECT accessreq.enqueue_cancel('tst-x', 'x', server => 'acme')");
+like(once($who[13]), qr/^none\|\|an action that asks for it is done/, 'of two one is cancelled, which may be the other one\'s');
+value("SELECT accessreq.enqueue_cancel('tst-y', 'x', server => 'acme')");
+later($who[13], 'both are');
+value('ROLLBACK');
+# a revoke for a day to come
+for my $revoke ("accessreq.revoke_request('$who[1]', 'ROLE', '$role', 'x'), not_before => now() + interval '10 minutes'", "accessreq.revoke_request('$who[1]', 'ROLE', '$role', 'x', remove_date => now() + interval '30 days')")
+{
+	value("BEGIN; SELECT accessreq.enqueue_create($revoke, server => 'acme')");
+	like(once($who[1]), qr/^none\|$request\|an equal request is open/, 'a revoke for a day to come takes nothing back yet');
+	value('ROLLBACK');
+}
+# runs are not kept for ever
+value("BEGIN; SELECT accessreq.request_once('$who[13]', 'ROLE', '$role', 'x', server => 'acme'); DELETE FROM accessreq.sync_run");
+value("UPDATE accessreq.action SET state = 'done', settled_at = now() WHERE id = (SELECT max(id) FROM accessreq.action)");
+like(once($who[13]), qr/^none/, 'without runs, what was done just now counts');
+value("UPDATE accessreq.sync_job SET last_success_at = now() + interval '61 minutes' WHERE server = 'acme'");
+like(once($who[13]), qr/^\d+\|\|no equal/, 'until a pull ended an hour later');
 value('ROLLBACK');
 # a revoke of what is held already
 value("BEGIN; SELECT accessreq.enqueue_create(accessreq.revoke_request('$who[14]', 'ROLE', '$role', 'x'), server => 'acme')");
@@ -278,7 +319,13 @@ like(once($who[12]), qr/^\d+\|/, 'a session asks');
 value("GRANT USAGE ON FOREIGN SERVER acme TO one");
 is(once($who[12], $one), 'none||an action that asks for it is queued', 'a transaction that began before learns of it');
 $one->value('COMMIT');
-# many in one transaction
+# many in one transaction, where much is settled
+value("BEGIN; INSERT INTO accessreq.action (server, kind, request, owner, enqueued_by, origin, owner_oid, state, enqueued_at, settled_at, access_request_ids)
+	SELECT 'acme', 'cancel', '{}', current_user, current_user, accessreq.origin(), current_user::regrole, 'done', now(), now(), ARRAY[md5(n::text)] FROM generate_series(1, 20000) n");
+my $since = time;
+is(value("SELECT count(*) FROM generate_series(1, 2000) n, accessreq.equal_request('acme', '$who[1]', 'ROLE', '$role') q WHERE q.reason = 'an equal request is open'"), '2000', 'two thousand that are found');
+cmp_ok(time - $since, '<', 20, 'do not read what is settled');
+value('ROLLBACK');
 value("BEGIN; SELECT accessreq.hold_actions('acme')");
 my $began = time;
 is(value("SELECT count(action_id) FROM generate_series(1, 5000) n, accessreq.request_once('tst-' || n, 'ROLE', '$role', 'x', server => 'acme')"), '5000', 'five thousand in a transaction');
