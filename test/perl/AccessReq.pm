@@ -522,9 +522,10 @@ use strict;
 use warnings;
 
 use HTTP::Tiny;
-use JSON::PP;
+use JSON::PP ();
+use JSON::XS;    # JSON::PP of newer Perls takes minutes for a dump
 
-my $json = JSON::PP->new->utf8->allow_nonref;
+my $json = JSON::XS->new->utf8->allow_nonref;
 
 # The sandbox's own options, as --name value pairs: (rows => 600, gzip => undef).
 # "scheme" https with tls_cert and tls_key is seen by itself.
