@@ -606,11 +606,32 @@ drop_since(Deliveries *d, dlist_node *last)
 		delivery_close(dlist_container(Delivery, node, dlist_tail_node(&d->under_way)));
 }
 
+static dlist_node *
+last_under_way(Deliveries *d)
+{
+	return dlist_is_empty(&d->under_way) ? NULL : dlist_tail_node(&d->under_way);
+}
+
+/* A unit that may make deliveries; without it there are none. */
+static ErrorData *
+run_claiming(Sender *s, UnitWork work, void *arg)
+{
+	dlist_node *last = last_under_way(s->d);
+	ErrorData  *error = unit_run(work, arg);
+
+	if (error != NULL && unit_ground() == UNIT_OK)
+		drop_since(s->d, last);
+	return error;
+}
+
+/*
+ * Notes and claims share a unit, for the sake of the commits.  Where that fails,
+ * each is tried by itself: what cannot be written down does not keep others from
+ * being sent, and is no trouble of theirs.
+ */
 void
 delivery_serve(Sender *s)
 {
-	Deliveries *d = s->d;
-	dlist_node *last = dlist_is_empty(&d->under_way) ? NULL : dlist_tail_node(&d->under_way);
 	Serving		serving = {s, has_ended(s), false};
 	ErrorData  *error;
 
@@ -618,16 +639,24 @@ delivery_serve(Sender *s)
 	serving.claims = sender_claims_now(s);
 	if (!serving.claims && !serving.notes)
 		return;
-	error = unit_run(note_and_claim, &serving);
+	error = run_claiming(s, note_and_claim, &serving);
 	if (unit_ground() != UNIT_OK)
 		return;
-	if (error != NULL)
-		drop_since(d, last);
-	if (serving.notes && error == NULL)
-		close_all_noted(s);
-	else if (serving.notes)
+	if (error == NULL)
+	{
+		if (serving.notes)
+			close_all_noted(s);
+		return;
+	}
+	if (serving.notes)
+	{
 		note_one_by_one(s);
-	if (serving.claims && error != NULL && unit_ground() == UNIT_OK)
+		if (!serving.claims || unit_ground() != UNIT_OK)
+			return;
+		serving.notes = false;
+		error = run_claiming(s, note_and_claim, &serving);
+	}
+	if (error != NULL && unit_ground() == UNIT_OK)
 		sender_cannot_send(s, error);
 }
 
