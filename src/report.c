@@ -135,19 +135,12 @@ static uint64
 read_as_owner(SPIPlanPtr *plan, const char *sql, SqlArgs *args)
 {
 	WriterState state;
-	volatile uint64 rows = 0;
+	uint64		rows;
 
 	writer_enter_to_read(&state);
 	sql_go_by_indexes();
-	PG_TRY();
-	{
-		rows = sql_read_latest(plan, sql, args);
-	}
-	PG_FINALLY();
-	{
-		writer_leave(&state);
-	}
-	PG_END_TRY();
+	rows = sql_read_latest(plan, sql, args);
+	writer_leave(&state);
 	return rows;
 }
 
