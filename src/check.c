@@ -168,7 +168,7 @@ step_mapping(Check *c)
 	else
 		put(c, c->step, GOOD,
 			psprintf("role \"%s\" acts with that for PUBLIC, as every role with USAGE does", role),
-			"Make it for one role, which owns SECURITY DEFINER functions for the others.");
+			TENANT_PUBLIC_MAPPING_HINT);
 }
 
 static void

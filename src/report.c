@@ -51,6 +51,16 @@ accessreq_parse_time(PG_FUNCTION_ARGS)
 	PG_RETURN_TIMESTAMPTZ(t);
 }
 
+/* The server of that name (NULL: as every function resolves it), which the caller may use. */
+static Oid
+usable_server(const char *name)
+{
+	Oid			serverid = tenant_resolve(name, GetUserId());
+
+	tenant_check_usage(serverid, GetUserId());
+	return serverid;
+}
+
 /*
  * resolve_server(server name): the server that an argument means; raises what
  * every function with such an argument does, USAGE included.
@@ -59,10 +69,9 @@ Datum
 accessreq_resolve_server(PG_FUNCTION_ARGS)
 {
 	const char *name = PG_ARGISNULL(0) ? NULL : NameStr(*PG_GETARG_NAME(0));
-	Oid			serverid = tenant_resolve(name, GetUserId());
+	Oid			serverid = usable_server(name);
 	Name		result = palloc0(sizeof(NameData));
 
-	tenant_check_usage(serverid, GetUserId());
 	namestrcpy(result, GetForeignServer(serverid)->servername);
 	PG_RETURN_NAME(result);
 }
@@ -144,17 +153,15 @@ read_as_owner(SPIPlanPtr *plan, const char *sql, SqlArgs *args)
 	return rows;
 }
 
-/* The name of a server that the caller may use. */
+/* The first argument: the name of a server that the caller may use. */
 static char *
-usable_server(FunctionCallInfo fcinfo, int argno)
+server_arg(FunctionCallInfo fcinfo)
 {
 	char	   *server;
-	Oid			serverid;
 
-	session_require_arg(fcinfo, argno, "server");
-	server = text_to_cstring(PG_GETARG_TEXT_PP(argno));
-	serverid = tenant_resolve(server, GetUserId());
-	tenant_check_usage(serverid, GetUserId());
+	session_require_arg(fcinfo, 0, "server");
+	server = text_to_cstring(PG_GETARG_TEXT_PP(0));
+	(void) usable_server(server);
 	return server;
 }
 
@@ -174,7 +181,7 @@ accessreq_acted_requests(PG_FUNCTION_ARGS)
 	bool		isnull;
 	Datum		result;
 
-	sql_add_text(&args, usable_server(fcinfo, 0));
+	sql_add_text(&args, server_arg(fcinfo));
 	session_require_arg(fcinfo, 1, "kind");
 	sql_add(&args, TEXTOID, PG_GETARG_DATUM(1), false);
 	sql_add_oid(&args, GetUserId());
@@ -282,7 +289,7 @@ accessreq_equal_request(PG_FUNCTION_ARGS)
 
 	if (get_call_result_type(fcinfo, NULL, &desc) != TYPEFUNC_COMPOSITE)
 		elog(ERROR, "equal_request returns no row");
-	sql_add_text(&args, usable_server(fcinfo, 0));
+	sql_add_text(&args, server_arg(fcinfo));
 	for (int i = 1; i < 4; i++)
 	{
 		session_require_arg(fcinfo, i, names[i]);

@@ -74,8 +74,10 @@ extern void tenant_check_usage(Oid serverid, Oid userid);
 /* Raises 42704 where neither the role nor PUBLIC has a mapping on it. */
 extern void tenant_check_mapping(Oid serverid, Oid userid);
 
-/* Has the role one of its own, not PUBLIC's? */
+/* Has the role one of its own, not PUBLIC's?  What is said of PUBLIC's. */
 extern bool tenant_has_own_mapping(Oid serverid, Oid userid);
+#define TENANT_PUBLIC_MAPPING_HINT \
+	"Make it for one role, which owns SECURITY DEFINER functions for the others."
 
 /*
  * The tenant as "userid" uses it, with rights checked: USAGE, a mapping for

@@ -142,7 +142,7 @@ warn_of_public_mapping(const char *server)
 			(errcode(ERRCODE_WARNING),
 			 errmsg("every role with USAGE on server \"%s\" acts with this user mapping for PUBLIC",
 					server),
-			 errhint("Make it for one role, which owns SECURITY DEFINER functions for the others.")));
+			 errhint(TENANT_PUBLIC_MAPPING_HINT)));
 }
 
 static void
