@@ -184,6 +184,13 @@ step_options(Check *c)
 				 c->tenant->read_only ? ", read-only" : ""), NULL);
 }
 
+static void
+step_library(Check *c)
+{
+	http_check_library();
+	put(c, c->step, GOOD, http_library(), NULL);
+}
+
 /* ----------------------------------------------------------- steps over the net */
 
 static void
@@ -394,9 +401,8 @@ static void
 step_budget(Check *c)
 {
 	const Tenant *t = c->tenant;
-	LimiterKey	key = limiter_key(t);
-	int			left = limiter_left(key, t->rate_limit);
-	int64		blocked = limiter_blocked(key);
+	int			left = limiter_left(t);
+	int64		blocked = Max(limiter_blocked(t), limiter_token_blocked(t));
 	const char *hint = limiter_is_shared() ? NULL :
 		"Each session counts for itself: with accessreq in shared_preload_libraries all share one budget.";
 
@@ -471,7 +477,8 @@ accessreq_check(PG_FUNCTION_ARGS)
 	if (take(&c, "server", step_server) &&
 		take(&c, "usage", step_usage) &&
 		take(&c, "mapping", step_mapping) &&
-		take(&c, "options", step_options))
+		take(&c, "options", step_options) &&
+		take(&c, "library", step_library))
 	{
 		(void) take(&c, "network", step_network);
 		(void) take(&c, "budget", step_budget);

@@ -23,6 +23,12 @@
  *	 rewind the body makes it report the failure instead, and whether to send
  *	 again is decided where it is known what the request means.
  *
+ * - A body is not handed to a connection that is known to be dead.  libcurl
+ *	 looks for dead ones before it takes one, but from some release after 8.14
+ *	 on only once a second; in between a POST would be reported as lost that
+ *	 never left.  So we look ourselves, and take a new connection where one of
+ *	 the idle ones has ended.  One that ends after the look stays unknown.
+ *
  *-------------------------------------------------------------------------
  */
 #include "postgres.h"
@@ -44,6 +50,16 @@
 #include "utils/datetime.h"
 #include "utils/memutils.h"
 #include "utils/timestamp.h"
+
+/*
+ * Older libraries join the resolver's thread when a request is taken down: a
+ * terminated backend then waits for a name server, with signals blocked.
+ */
+#define MIN_LIBCURL_NUM 0x075700
+#define MIN_LIBCURL "7.87.0"
+#if LIBCURL_VERSION_NUM < MIN_LIBCURL_NUM
+#error "accessreq needs libcurl 7.87.0 or later"
+#endif
 
 /*
  * Idle connections kept for reuse.  A process talks to a tenant or two, with
@@ -238,6 +254,30 @@ release_descriptors(void)
 			ReleaseExternalFD();
 		}
 	}
+}
+
+/*
+ * Has a connection that nobody uses anything to say?  Only its end, or what
+ * makes it useless: an answer to no request, the alert or the close of TLS.
+ * Those that libcurl watches are in use, and are its business.
+ */
+static bool
+any_idle_is_dead(void)
+{
+	for (int i = 0; i < ndescriptors; i++)
+	{
+		char		byte;
+		ssize_t		n;
+
+		if (find_socket(descriptors[i].fd) != NULL || !is_open(&descriptors[i]))
+			continue;
+		do
+			n = recv(descriptors[i].fd, &byte, 1, MSG_PEEK | MSG_DONTWAIT);
+		while (n < 0 && errno == EINTR);
+		if (n >= 0 || (errno != EAGAIN && errno != EWOULDBLOCK && errno != ENOTCONN))
+			return true;
+	}
+	return false;
 }
 
 /* CURLOPT_OPENSOCKETFUNCTION */
@@ -494,6 +534,36 @@ http_encode(const char *text)
 
 /* ------------------------------------------------------------- the process */
 
+/* The library that runs may be another than the one this was compiled with. */
+void
+http_check_library(void)
+{
+	const curl_version_info_data *v = curl_version_info(CURLVERSION_NOW);
+
+	if (v->version_num < MIN_LIBCURL_NUM)
+		ereport(ERROR,
+				(errcode(ERRCODE_FEATURE_NOT_SUPPORTED),
+				 errmsg("libcurl %s is too old", v->version),
+				 errdetail("accessreq needs libcurl %s or later: older ones keep a backend that is to end waiting for a name server.",
+						   MIN_LIBCURL),
+				 errhint("Install a newer libcurl, and restart PostgreSQL.")));
+	if (!(v->features & CURL_VERSION_ASYNCHDNS))
+		ereport(ERROR,
+				(errcode(ERRCODE_FEATURE_NOT_SUPPORTED),
+				 errmsg("libcurl %s was built without an asynchronous resolver", v->version),
+				 errdetail("Nothing could interrupt a backend that waits for a name server."),
+				 errhint("Install a libcurl that was built with its threaded resolver or with c-ares, and restart PostgreSQL.")));
+}
+
+char *
+http_library(void)
+{
+	const curl_version_info_data *v = curl_version_info(CURLVERSION_NOW);
+
+	return psprintf("libcurl %s%s%s", v->version, v->ssl_version ? ", " : "",
+					v->ssl_version ? v->ssl_version : "");
+}
+
 /* Make the multi handle, at first use: never in the postmaster. */
 static void
 init_multi(void)
@@ -503,6 +573,7 @@ init_multi(void)
 
 	if (multi != NULL)
 		return;
+	http_check_library();
 	block_signals(&saved);
 	ok = curl_global_init(CURL_GLOBAL_DEFAULT) == CURLE_OK;
 	if (ok && (multi = curl_multi_init()) != NULL)
@@ -624,14 +695,20 @@ add_header(HttpRequest *r, const char *line)
 	return true;
 }
 
+/* As psprintf() would, which leaves a first try that was too short behind. */
 static char *
 header_line(const char *name, const char *separator, const char *value)
 {
+	size_t		size = strlen(name) + strlen(separator) + strlen(value) + 1;
+	char	   *line;
+
 	if (strpbrk(value, "\r\n") != NULL)
 		ereport(ERROR,
 				(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
 				 errmsg("a value for the HTTP header \"%s\" holds a line break", name)));
-	return psprintf("%s%s%s", name, separator, value);
+	line = palloc(size);
+	snprintf(line, size, "%s%s%s", name, separator, value);
+	return line;
 }
 
 /* Everything that is the same for all requests. */
@@ -646,18 +723,9 @@ set_fixed_options(HttpRequest *r, const HttpSpec *spec)
 	OPT(CURLOPT_NOSIGNAL, 1L);
 	OPT(CURLOPT_NOPROGRESS, 1L);
 	OPT(CURLOPT_FOLLOWLOCATION, 0L);	/* the token would follow */
-#if LIBCURL_VERSION_NUM >= 0x075500
 	OPT(CURLOPT_PROTOCOLS_STR, https ? "https" : "http");
-#else
-	OPT(CURLOPT_PROTOCOLS, https ? CURLPROTO_HTTPS : CURLPROTO_HTTP);
-#endif
-#if LIBCURL_VERSION_NUM >= 0x075700
 	OPT(CURLOPT_QUICK_EXIT, 1L);	/* do not join a stuck resolver thread */
-#endif
 	OPT(CURLOPT_HTTP_VERSION, (long) CURL_HTTP_VERSION_1_1);
-	OPT(CURLOPT_SSLVERSION, (long) CURL_SSLVERSION_TLSv1_2);
-	OPT(CURLOPT_SSL_VERIFYPEER, 1L);
-	OPT(CURLOPT_SSL_VERIFYHOST, 2L);
 	OPT(CURLOPT_NETRC, (long) CURL_NETRC_IGNORED);
 	OPT(CURLOPT_ACCEPT_ENCODING, "gzip");
 	OPT(CURLOPT_TCP_NODELAY, 1L);
@@ -677,8 +745,6 @@ set_fixed_options(HttpRequest *r, const HttpSpec *spec)
 	/* the option alone decides, not the environment of the server process */
 	OPT(CURLOPT_PROXY, spec->proxy ? spec->proxy : "");
 	OPT(CURLOPT_NOPROXY, "");
-	if (spec->ca_file)
-		OPT(CURLOPT_CAINFO, spec->ca_file);
 	OPT(CURLOPT_CONNECTTIMEOUT_MS, Max(spec->connect_timeout_ms, 1L));
 	OPT(CURLOPT_TIMEOUT_MS, Max(spec->timeout_ms, 1L));
 	if (spec->body != NULL)
@@ -692,6 +758,46 @@ set_fixed_options(HttpRequest *r, const HttpSpec *spec)
 	}
 	if (strcmp(spec->method, spec->body ? "POST" : "GET") != 0)
 		OPT(CURLOPT_CUSTOMREQUEST, spec->method);
+#undef OPT
+	return !bad;
+}
+
+/*
+ * Whom a request trusts: the system's CAs, or those of ca_file and no others.
+ * libcurl reads its built-in folder of CAs beside a file that is named, unless
+ * the folder is unset.  A proxy that is spoken to over TLS is held to the same.
+ *
+ * Nothing that was learned of a file's CAs is kept: with a store that libcurl
+ * caches (a day) or a TLS session that is resumed, a file that has been
+ * replaced would go on vouching for peers that it does not know any more.
+ */
+static bool
+set_trust(CURL *e, const char *ca_file)
+{
+	int			bad = 0;
+	CURLcode	code;
+
+#define OPT(option, value) (bad |= (curl_easy_setopt(e, option, value) != CURLE_OK))
+	/* a TLS library that knows no folders of CAs has none to unset */
+#define OPT_UNSET(option) \
+	(code = curl_easy_setopt(e, option, NULL), \
+	 bad |= (code != CURLE_OK && code != CURLE_NOT_BUILT_IN))
+	OPT(CURLOPT_SSLVERSION, (long) CURL_SSLVERSION_TLSv1_2);
+	OPT(CURLOPT_SSL_VERIFYPEER, 1L);
+	OPT(CURLOPT_SSL_VERIFYHOST, 2L);
+	OPT(CURLOPT_PROXY_SSLVERSION, (long) CURL_SSLVERSION_TLSv1_2);
+	OPT(CURLOPT_PROXY_SSL_VERIFYPEER, 1L);
+	OPT(CURLOPT_PROXY_SSL_VERIFYHOST, 2L);
+	if (ca_file != NULL)
+	{
+		OPT(CURLOPT_CAINFO, ca_file);
+		OPT(CURLOPT_PROXY_CAINFO, ca_file);
+		OPT_UNSET(CURLOPT_CAPATH);
+		OPT_UNSET(CURLOPT_PROXY_CAPATH);
+		OPT(CURLOPT_CA_CACHE_TIMEOUT, 0L);
+		OPT(CURLOPT_SSL_SESSIONID_CACHE, 0L);
+	}
+#undef OPT_UNSET
 #undef OPT
 	return !bad;
 }
@@ -719,7 +825,10 @@ start_easy(HttpRequest *r, const HttpSpec *spec,
 		if (!add_header(r, lines[i]))
 			return false;
 	}
-	if (!set_fixed_options(r, spec) ||
+	if (spec->body != NULL && any_idle_is_dead() &&
+		curl_easy_setopt(r->easy, CURLOPT_FRESH_CONNECT, 1L) != CURLE_OK)
+		return false;
+	if (!set_fixed_options(r, spec) || !set_trust(r->easy, spec->ca_file) ||
 		curl_easy_setopt(r->easy, CURLOPT_HTTPHEADER, r->headers) != CURLE_OK)
 		return false;
 	if (curl_multi_add_handle(multi, r->easy) != CURLM_OK)

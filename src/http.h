@@ -65,12 +65,20 @@ typedef struct HttpSpec
 	const char *body;			/* NULL for GET; sent at most once */
 	size_t		body_len;
 	const char *user_agent;
-	const char *ca_file;		/* NULL: the system's */
+	const char *ca_file;		/* the CAs to trust, alone; NULL: the system's */
 	const char *proxy;			/* NULL: none, whatever the environment says */
 	long		connect_timeout_ms;
 	long		timeout_ms;
 	size_t		max_response;	/* bytes of body, after inflation */
 } HttpSpec;
+
+/*
+ * Raises 0A000 where the libcurl that runs is too old, or where nothing could
+ * interrupt its wait for a name server; http_open() looks too.  And what it is
+ * ("libcurl 7.88.1, OpenSSL/3.0.15"), palloc'd.
+ */
+extern void http_check_library(void);
+extern char *http_library(void);
 
 /*
  * Open a set in a child of "parent".  When that context is reset or deleted,

@@ -23,6 +23,7 @@ our @EXPORT = qw(
   PATIENCE accessreq_node add_server quote_sql poll_until new_session
   new_sandbox new_listener full_backlog answer_text hang_up read_request
   backend_waits document_blocks make_ca make_cert slurp_from start_with_stuck_dns dns_questions
+  new_tls_server start_with_system_cas
 );
 
 # How long anything may take before a test gives up on it, in seconds.
@@ -147,6 +148,7 @@ sub backend_waits
 sub new_session { return AccessReq::Session->new(@_) }
 sub new_sandbox { return AccessReq::Sandbox->new(@_) }
 sub new_listener { return AccessReq::Listener->new(@_) }
+sub new_tls_server { return AccessReq::TlsServer->new(@_) }
 
 # Start a program; returns its pid and handles to its input, output, error.
 sub _spawn
@@ -346,30 +348,51 @@ sub _openssl
 	return;
 }
 
-# A private CA in a folder: ca.pem.
+# A private CA in a folder: NAME.pem, ca.pem unless it has another name.
 sub make_ca
 {
-	my ($dir) = @_;
+	my ($dir, $name) = @_;
 
+	$name //= 'ca';
 	_openssl($dir, 'req', '-x509', '-newkey', 'rsa:2048', '-nodes', '-days', '2',
-		'-subj', '"/CN=Test CA"', '-keyout', 'ca.key', '-out', 'ca.pem');
-	return "$dir/ca.pem";
+		'-subj', "'/CN=Test $name'", '-keyout', "$name.key", '-out', "$name.pem");
+	return "$dir/$name.pem";
 }
 
-# A certificate of it: NAME.pem and NAME.key, for a subjectAltName.
+# A certificate of it: NAME.pem and NAME.key, for a subjectAltName.  Options: ca
+# (its name), days (of its life; ended before it began where negative).
 sub make_cert
 {
-	my ($dir, $name, $san) = @_;
+	my ($dir, $name, $san, %o) = @_;
+	my $ca = $o{ca} // 'ca';
 
 	open(my $f, '>', "$dir/$name.ext") or die "$dir/$name.ext: $!";
 	print $f "subjectAltName = $san\n";
 	close $f;
 	_openssl($dir, 'req', '-newkey', 'rsa:2048', '-nodes', '-subj', "/CN=$name",
 		'-keyout', "$name.key", '-out', "$name.csr");
-	_openssl($dir, 'x509', '-req', '-in', "$name.csr", '-CA', 'ca.pem', '-CAkey',
-		'ca.key', '-CAcreateserial', '-days', '2', '-extfile', "$name.ext",
+	_openssl($dir, 'x509', '-req', '-in', "$name.csr", '-CA', "$ca.pem", '-CAkey',
+		"$ca.key", '-CAcreateserial', '-days', $o{days} // 2, '-extfile', "$name.ext",
 		'-out', "$name.pem");
 	return ("$dir/$name.pem", "$dir/$name.key");
+}
+
+# A server in a mount namespace of its own, whose folder of the system's CAs is
+# another.  Returns whether it has started, and why not.
+sub start_with_system_cas
+{
+	my ($cluster, $folder) = @_;
+	my $dir = $PostgreSQL::Test::Utils::tmp_check;
+	my ($uid, $gid) = ($>, $) + 0);
+	my $log = $cluster->logfile;
+	my $data = $cluster->data_dir;
+	# a server refuses to run as root, which we are in there
+	my $script = "mount --bind '$folder' /etc/ssl/certs && "
+	  . "exec unshare --user --map-user=$uid --map-group=$gid pg_ctl -D '$data' -l '$log' -w start";
+	my $status = system('unshare', '--user', '--map-root-user', '-m', 'sh', '-c',
+		"($script) > '$dir/mount.out' 2> '$dir/mount.err' < /dev/null");
+
+	return ($status == 0, slurp_from("$dir/mount.err"));
 }
 
 # ==========================================================================
@@ -718,6 +741,50 @@ sub stop
 	my ($self) = @_;
 
 	AccessReq::_end($self->{pid}, '-TERM');
+	return;
+}
+
+# ==========================================================================
+package AccessReq::TlsServer;
+
+use strict;
+use warnings;
+
+# openssl s_server: it takes a connection and writes down what it can read; it
+# never answers.  Arguments: its own options, certificate and key among them.
+sub new
+{
+	my ($class, @options) = @_;
+	my $file = "$PostgreSQL::Test::Utils::tmp_check/tls_$$" . '_' . ++$files;
+
+	pipe(my $in_r, my $in_w) or die "pipe: $!";
+	my $pid = fork // die "fork: $!";
+	if ($pid == 0)
+	{
+		open(STDIN, '<&', $in_r) && open(STDOUT, '>', $file) && open(STDERR, '>&', \*STDOUT)
+		  or POSIX::_exit(126);
+		close $in_w;
+		exec { 'openssl' } 'openssl', 's_server', '-accept', '127.0.0.1:0', @options
+		  or POSIX::_exit(127);
+	}
+	close $in_r;
+	$children{$pid} = 1;
+	# it ends with its input
+	my $self = bless { pid => $pid, in => $in_w, file => $file }, $class;
+	AccessReq::poll_until('openssl s_server',
+		sub { $self->{port} = $1 if $self->heard =~ /^ACCEPT \S+:(\d+)$/m; $self->{port} })
+	  or die $self->heard;
+	return $self;
+}
+
+sub url { return "https://127.0.0.1:$_[0]->{port}" }
+sub heard { return AccessReq::slurp_from($_[0]->{file}) }
+
+sub stop
+{
+	my ($self) = @_;
+
+	AccessReq::_end($self->{pid});
 	return;
 }
 
