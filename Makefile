@@ -12,6 +12,7 @@ OBJS = \
 	src/answer.o \
 	src/api.o \
 	src/apierror.o \
+	src/budgets.o \
 	src/call.o \
 	src/check.o \
 	src/config.o \
@@ -21,6 +22,7 @@ OBJS = \
 	src/delivery.o \
 	src/filter.o \
 	src/functions.o \
+	src/get.o \
 	src/guard.o \
 	src/http.o \
 	src/idset.o \
@@ -42,6 +44,7 @@ OBJS = \
 	src/pulls.o \
 	src/quarantine.o \
 	src/queue.o \
+	src/redact.o \
 	src/report.o \
 	src/requests.o \
 	src/row.o \

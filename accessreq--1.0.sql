@@ -808,6 +808,48 @@ LANGUAGE C VOLATILE STRICT PARALLEL RESTRICTED;
 COMMENT ON FUNCTION accessreq.requests_left(text, oid) IS
 'requests left in the budget of these 10 seconds for the mapping of a role; null where there is no limit or nobody can say';
 
+CREATE FUNCTION accessreq.request_budgets(OUT budget text, OUT purpose text, OUT shared boolean,
+	OUT database_oid oid, OUT server_oid oid, OUT role_oid oid, OUT endpoint text, OUT api text,
+	OUT client_id text, OUT token_endpoint text, OUT rate_limit integer, OUT used integer, OUT blocked_seconds double precision)
+RETURNS SETOF record
+AS 'MODULE_PATHNAME', 'accessreq_request_budgets'
+LANGUAGE C VOLATILE PARALLEL RESTRICTED;
+COMMENT ON FUNCTION accessreq.request_budgets() IS
+'what accessreq.request_budget shows, without names';
+
+CREATE FUNCTION accessreq.clear_budget(budget text)
+RETURNS boolean
+AS 'MODULE_PATHNAME', 'accessreq_clear_budget'
+LANGUAGE C VOLATILE STRICT PARALLEL UNSAFE;
+COMMENT ON FUNCTION accessreq.clear_budget(text) IS
+'forgets what a budget of accessreq.request_budget has counted, its block and its smallest rate_limit; false where there is none of that name';
+
+CREATE VIEW accessreq.request_budget AS
+SELECT s.srvname AS server, d.datname AS database, r.rolname AS role, b.purpose, b.endpoint, b.api, b.client_id, b.token_endpoint, b.shared,
+	b.rate_limit, b.used, b.blocked_seconds, b.budget
+FROM accessreq.request_budgets() b
+LEFT JOIN pg_catalog.pg_database d ON d.oid OPERATOR(pg_catalog.=) b.database_oid
+LEFT JOIN pg_catalog.pg_roles r ON r.oid OPERATOR(pg_catalog.=) b.role_oid
+LEFT JOIN pg_catalog.pg_foreign_server s
+	ON s.oid OPERATOR(pg_catalog.=) b.server_oid AND d.datname OPERATOR(pg_catalog.=) pg_catalog.current_database();
+COMMENT ON VIEW accessreq.request_budget IS
+'request budgets, and until when tenants told us to stay away, of all databases; without preload those of this session';
+COMMENT ON COLUMN accessreq.request_budget.server IS 'the foreign server (tenant) that used it last; null where it is another database''s';
+COMMENT ON COLUMN accessreq.request_budget.database IS 'the database that used it last';
+COMMENT ON COLUMN accessreq.request_budget.role IS 'the role that used it last, whose own it is where it is not shared';
+COMMENT ON COLUMN accessreq.request_budget.purpose IS 'calls, or token: the block of a token endpoint, which counts no requests';
+COMMENT ON COLUMN accessreq.request_budget.endpoint IS 'what is called: scheme, host and port';
+COMMENT ON COLUMN accessreq.request_budget.api IS 'the API version, each of which has its own';
+COMMENT ON COLUMN accessreq.request_budget.client_id IS 'the client; null with a static access_token';
+COMMENT ON COLUMN accessreq.request_budget.token_endpoint IS 'who vouches for the client; null with a static access_token';
+COMMENT ON COLUMN accessreq.request_budget.shared IS 'true: of all who have been granted a token as this client; false: of the role and the server alone, until that happens';
+COMMENT ON COLUMN accessreq.request_budget.rate_limit IS 'requests in 10 seconds: the smallest rate_limit of the servers that share it; null: none';
+COMMENT ON COLUMN accessreq.request_budget.used IS 'requests in the last 10 seconds';
+COMMENT ON COLUMN accessreq.request_budget.blocked_seconds IS 'for how long nothing leaves, because the tenant said so; 0: it may';
+COMMENT ON COLUMN accessreq.request_budget.budget IS 'its name, for accessreq.clear_budget()';
+GRANT SELECT ON accessreq.request_budget TO pg_monitor;
+GRANT EXECUTE ON FUNCTION accessreq.request_budgets() TO pg_monitor;
+
 CREATE VIEW accessreq.sync_status AS
 SELECT j.server, j.owner, j.enabled,
 	CASE
@@ -1943,6 +1985,8 @@ REVOKE ALL ON FUNCTION
 	accessreq.stop_sync(name),
 	accessreq.start_worker(),
 	accessreq.stop_worker(),
+	accessreq.request_budgets(),
+	accessreq.clear_budget(text),
 	accessreq.enqueue_create(jsonb, timestamptz, text, name),
 	accessreq.enqueue_cancel(text, text, timestamptz, text, name),
 	accessreq.enqueue_close(text[], text, text, text, timestamptz, text, name),

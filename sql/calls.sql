@@ -139,6 +139,11 @@ SELECT i->>'modified' FROM accessreq.get('v2024/public-identities-config') i;
 SELECT tst.forget();
 SELECT count(*) FROM accessreq.get('v2024/roles', '{"filters": "name sw \"50% & ü/+\" and id eq \"x\"", "a b": 1.50, "c": true, "d": null}', 1);
 SELECT query FROM tst.asked();
+SELECT tst.forget();
+-- a number leaves with all its digits
+SELECT count(*) FROM accessreq.get('v2024/roles', '{"a": 1700000000000000, "b": 12345678901234567890123, "c": 0.1234567890123456789, "d": -1e3}', 1);
+SELECT query FROM tst.asked();
+SELECT tst.fails(format('SELECT * FROM accessreq.get(%L, %L)', 'v2024/roles', query)) FROM unnest(ARRAY['{"offset": 1.5}', '{"offset": "1"}', '{"limit": 99999999999999999999}', '{"limit": null}']) query;
 SELECT tst.fails(format('SELECT * FROM accessreq.get(%L)', path)) FROM unnest(ARRAY['', '/', 'v2024/../v3/roles', './roles', 'v2024/roles?limit=1',
 	'v2024/roles#x', E'v2024/roles\r\nX: y', 'v2024\roles', 'https://evil.example.com/x', '//evil.example.com/x', 'v2024//roles', 'v2024/..']) path;
 SELECT tst.forget();

@@ -47,8 +47,12 @@ WHERE p.pronamespace = 'accessreq'::regnamespace AND NOT has_function_privilege(
 -- "server" ends every call's arguments, and may be left out; procedures begin with it
 SELECT p.proname, p.proargnames[p.pronargs], (p.proargtypes::oid[])[p.pronargs - 1]::regtype, p.pronargdefaults > 0 FROM pg_proc p
 WHERE p.pronamespace = 'accessreq'::regnamespace AND NOT has_function_privilege('public', p.oid, 'EXECUTE') ORDER BY p.proname COLLATE "C";
--- nobody was granted anything on tables, and PUBLIC no more than the schema
-SELECT relname, relacl FROM pg_class WHERE relnamespace = 'accessreq'::regnamespace AND relacl IS NOT NULL;
+-- nobody was granted anything on tables but for what monitors look at, and PUBLIC
+-- no more than the schema
+SELECT c.relname, a.grantee::regrole, a.privilege_type FROM pg_class c, aclexplode(c.relacl) a
+WHERE c.relnamespace = 'accessreq'::regnamespace AND a.grantee <> c.relowner;
+SELECT p.oid::regprocedure, a.grantee::regrole FROM pg_proc p, aclexplode(p.proacl) a
+WHERE p.pronamespace = 'accessreq'::regnamespace AND a.grantee NOT IN (0, p.proowner);
 SELECT has_schema_privilege('public', 'accessreq', 'USAGE'), has_schema_privilege('public', 'accessreq', 'CREATE'),
 	has_foreign_data_wrapper_privilege('public', 'accessreq', 'USAGE');
 -- the C functions that are not strict take nulls (those of the background are

@@ -55,6 +55,7 @@ int			accessreq_action_retention = 365 * MINUTES_A_DAY;
 int			accessreq_approval_expiry = 90 * MINUTES_A_DAY;
 double		accessreq_missing_limit = 0.2;
 int			accessreq_launcher_naptime = 60;
+int			accessreq_max_budgets = 64;
 
 static shmem_request_hook_type prev_shmem_request_hook = NULL;
 static shmem_startup_hook_type prev_shmem_startup_hook = NULL;
@@ -150,6 +151,13 @@ define_report_settings(void)
 static void
 define_worker_settings(void)
 {
+	/* of shared memory, which is laid out once; a process alone takes the default */
+	if (process_shared_preload_libraries_in_progress)
+		DefineCustomIntVariable("accessreq.max_budgets",
+								"How many request budgets are counted at a time.",
+								"One for each client and API version, and one for each role and server that has proven no client. Takes some 9 kB each.",
+								&accessreq_max_budgets, 64, 8, 10000,
+								PGC_POSTMASTER, 0, NULL, NULL, NULL);
 	DefineCustomIntVariable("accessreq.launcher_naptime",
 							"How often the launcher looks for new databases.",
 							"A worker without anything to do looks around as often.",

@@ -28,5 +28,6 @@ extern int	accessreq_action_retention; /* min */
 extern int	accessreq_approval_expiry;	/* min */
 extern double accessreq_missing_limit;
 extern int	accessreq_launcher_naptime;	/* s */
+extern int	accessreq_max_budgets;
 
 #endif							/* ACCESSREQ_H */

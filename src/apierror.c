@@ -7,7 +7,8 @@
  * doc/errors.md prints this as a table; change both.  Messages name the server
  * and the object, DETAIL has the tenant's own words once and its tracking id,
  * HINT says what to do.  No header, no body and no URL with its query ever
- * gets into a message.
+ * gets into a message.  Of a token endpoint, which was sent the secret, no word
+ * does but the error codes that OAuth defines.
  *
  *-------------------------------------------------------------------------
  */
@@ -167,6 +168,36 @@ add_vendor_detail(ApiError *e, const HttpResponse *response)
 	MemoryContextDelete(cxt);
 }
 
+/* The codes that an answer to a request for a token may have (RFC 6749, 4.1.2.1, 5.2). */
+static const char *const oauth_codes[] = {
+	"invalid_request", "invalid_client", "invalid_grant", "unauthorized_client",
+	"unsupported_grant_type", "invalid_scope", "access_denied",
+	"unsupported_response_type", "server_error", "temporarily_unavailable"
+};
+
+/*
+ * Fill in the detail of a token endpoint's answer: the code, where it is one of
+ * OAuth's.  Whatever else is there may be the secret, in any disguise; a
+ * tracking id too.
+ */
+static void
+add_oauth_code(ApiError *e, const HttpResponse *response)
+{
+	MemoryContext cxt = AllocSetContextCreate(CurrentMemoryContext, "accessreq error body",
+											  ALLOCSET_SMALL_SIZES);
+	const char *problem;
+	const JsonValue *body = response->body == NULL ? NULL :
+		json_parse(response->body, response->body_len, cxt, &problem);
+	const char *code = json_get_string(body, "error");
+
+	for (int i = 0; code != NULL && i < lengthof(oauth_codes); i++)
+	{
+		if (strcmp(code, oauth_codes[i]) == 0)
+			e->detail = psprintf("The token endpoint says: \"%s\".", oauth_codes[i]);
+	}
+	MemoryContextDelete(cxt);
+}
+
 /* ------------------------------------------------------------ answered, badly */
 
 typedef struct StatusRule
@@ -305,7 +336,7 @@ describe_failure(ApiError *e, const Tenant *tenant, const char *what,
 
 static void
 describe_status(ApiError *e, const Tenant *tenant, const char *what,
-				const HttpResponse *response, bool changes)
+				const HttpResponse *response, bool changes, bool token)
 {
 	const StatusRule *rule = find_status_rule(response->status);
 
@@ -314,7 +345,10 @@ describe_status(ApiError *e, const Tenant *tenant, const char *what,
 	e->message = message(tenant, what,
 						 psprintf("%s (HTTP %d)", rule->reason, response->status));
 	e->hint = rule->hint ? pstrdup(rule->hint) : NULL;
-	add_vendor_detail(e, response);
+	if (token)
+		add_oauth_code(e, response);
+	else
+		add_vendor_detail(e, response);
 	if (rule->outcome == API_LOST && changes)
 		mark_lost(e);
 }
@@ -349,7 +383,7 @@ api_error_describe(const Tenant *tenant, const char *what,
 		describe_failure(e, tenant, what, response, changes && !token);
 	else
 	{
-		describe_status(e, tenant, what, response, changes && !token);
+		describe_status(e, tenant, what, response, changes && !token, token);
 		if (token)
 			describe_token_status(e, tenant, what, response);
 	}
@@ -397,6 +431,20 @@ api_error_bad_answer(const Tenant *tenant, const char *what,
 	e->hint = "Check that base_url is the tenant's API URL and not a web page's.";
 	if (changes)
 		mark_lost(e);
+	return e;
+}
+
+ApiError *
+api_error_no_token(const Tenant *tenant, const char *what, const HttpResponse *response)
+{
+	ApiError   *e = palloc0(sizeof(ApiError));
+
+	e->outcome = API_NOT_SENT;
+	e->sqlstate = ERRCODE_PROTOCOL_VIOLATION;
+	e->status = response->status;
+	e->message = message(tenant, what, "its answer cannot be understood");
+	e->detail = pstrdup("The answer of the token endpoint: there is no access token in it.");
+	e->hint = pstrdup("Check base_url, and token_url where the server has one: it must be the tenant's API URL and not a web page's.");
 	return e;
 }
 

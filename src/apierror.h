@@ -56,6 +56,10 @@ extern ApiError *api_error_bad_answer(const Tenant *tenant, const char *what,
 									  const HttpResponse *response,
 									  const char *problem, bool changes);
 
+/* An answer of a token endpoint that has no token in it. */
+extern ApiError *api_error_no_token(const Tenant *tenant, const char *what,
+									const HttpResponse *response);
+
 /* A copy in the current memory context. */
 extern ApiError *api_error_copy(const ApiError *error);
 

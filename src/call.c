@@ -29,6 +29,7 @@
 #include "lib/ilist.h"
 #include "miscadmin.h"
 #include "portability/instr_time.h"
+#include "redact.h"
 #include "token.h"
 #include "utils/memutils.h"
 #include "utils/timestamp.h"
@@ -58,12 +59,6 @@
  */
 #define MIN_TIME_LEFT_US USECS_PER_SEC
 
-/*
- * As much of a secret as must not appear in a message; what is shorter is no
- * real secret, and stands in any text.
- */
-#define SECRET_START 8
-
 typedef enum CallState
 {
 	CALL_WAITING,				/* until not_before */
@@ -91,7 +86,6 @@ struct Call
 	MemoryContext cxt;
 	CallSpec	spec;
 	char	   *url;
-	LimiterKey	budget;
 	CallState	state;
 	bool		token_only;		/* ends with the token */
 	bool		returned;		/* no longer in the set's list */
@@ -105,7 +99,8 @@ struct Call
 	int64		limited_us;		/* what the last of them asked for */
 	bool		renewed;		/* has a 401 been answered by a new token? */
 	uint64		token_serial;
-	char		secret_start[SECRET_START + 1]; /* of what was sent last */
+	char	   *token;			/* that was sent last, or NULL */
+	MemoryContextCallback forget_token;
 	HttpRequest *request;
 	ApiError   *error;
 };
@@ -157,6 +152,25 @@ HttpResponse *
 call_response(const Call *call)
 {
 	return call->request ? http_response(call->request) : NULL;
+}
+
+/* A reset callback: the copy of a token is zeroed, however the call ends. */
+static void
+zero_token(void *arg)
+{
+	Call	   *call = (Call *) arg;
+
+	if (call->token != NULL)
+		explicit_bzero(call->token, strlen(call->token));
+	call->token = NULL;
+}
+
+/* Keep what was sent, to know it again in the answer. */
+static void
+remember_token(Call *call, const char *token)
+{
+	zero_token(call);
+	call->token = pstrdup(token);
 }
 
 static void
@@ -224,13 +238,15 @@ new_call(CallSet *set, const CallSpec *spec)
 		set->http = http_open(set->cxt);
 	call->set = set;
 	call->cxt = cxt;
+	call->forget_token.func = zero_token;
+	call->forget_token.arg = call;
+	MemoryContextRegisterResetCallback(cxt, &call->forget_token);
 	call->spec = *spec;
 	call->spec.path = copy_text(spec->path);
 	call->spec.body = copy_text(spec->body);
 	call->spec.header = copy_text(spec->header);
 	call->spec.what = copy_text(spec->what);
 	call->url = psprintf("%s%s", t->base_url, spec->path ? spec->path : "");
-	call->budget = limiter_key(t);
 	call->state = CALL_WAITING;
 	call->not_before = now_us();
 	call->deadline = call->not_before + tenant_request_timeout(t) * INT64CONST(1000);
@@ -306,7 +322,6 @@ call_free(Call *call)
 	if (!call->returned)
 		dlist_delete(&call->node);
 	wake_token_waiters(call);
-	explicit_bzero(call->secret_start, sizeof(call->secret_start));
 	MemoryContextDelete(call->cxt);
 }
 
@@ -366,17 +381,21 @@ is_too_long(const Call *call, int64 us)
 }
 
 /*
- * A 429.  A pull waits for as long as the tenant says; a session's call waits
- * once, if that fits into what is left of its time.
+ * A 429, of the API or of the token endpoint, which is booked where it came
+ * from.  A pull waits for as long as it says; a session's call waits once, if
+ * that fits into what is left of its time.
  */
 static bool
-handle_limited(Call *call, const HttpResponse *response)
+handle_limited(Call *call, const HttpResponse *response, bool token)
 {
 	int64		us = retry_after_us(response);
 	bool		may = call->spec.patient ? call->limited < MAX_PATIENT_LIMITED :
 		call->limited < 1;
 
-	limiter_block(call->budget, us);
+	if (token)
+		limiter_block_token(call->spec.tenant, us);
+	else
+		limiter_block(call->spec.tenant, us);
 	call->limited++;
 	if (may && !is_too_long(call, us) && wait_us(call, us, true))
 	{
@@ -423,25 +442,16 @@ may_retry(const Call *call, const HttpResponse *response, bool token)
 	return response->failure != HTTP_ANSWERED && !response->sent;
 }
 
-/*
- * Gateways repeat what they refuse, and the tenant's words are shown: not if
- * there is a secret in them, as it is or as it was encoded for sending.
- */
+/* Gateways repeat what they refuse: not in a message, where it is the token. */
 static void
-hide_secret(const Call *call, ApiError *error)
+hide_token(const Call *call, ApiError *error)
 {
-	const char *start = call->secret_start;
-	char	   *encoded;
-
-	if (error->detail == NULL || error->status == 0 || strlen(start) < SECRET_START)
-		return;
-	encoded = http_encode(start);
-	if (strstr(error->detail, start) != NULL || strstr(error->detail, encoded) != NULL)
+	if (redact_repeats(error->tracking_id, call->token))
+		error->tracking_id = NULL;
+	if (redact_repeats(error->detail, call->token))
 		error->detail = psprintf("The tenant's words are left out, because they repeat a secret.%s",
 								 error->tracking_id ?
 								 psprintf(" Tracking id: %s.", error->tracking_id) : "");
-	explicit_bzero(encoded, strlen(encoded));
-	pfree(encoded);
 }
 
 /* A refusal means something else for each endpoint. */
@@ -454,6 +464,15 @@ add_endpoint_hint(const Call *call, ApiError *error, bool token)
 		error->hint = copy_text(call->spec.refused_hint);
 	else if (error->status == 404)
 		error->hint = copy_text(call->spec.unknown_hint);
+}
+
+/* Does a refusal tell that the credential is not, or no longer, the client's? */
+static bool
+proves_nothing(const Call *call, const HttpResponse *response, bool token)
+{
+	if (token)
+		return response->status == 400 || response->status == 401 || response->status == 403;
+	return response->status == 401 && call->spec.tenant->credential == CREDENTIAL_TOKEN;
 }
 
 /*
@@ -473,10 +492,12 @@ handle_failure(Call *call, bool token)
 
 	if (answered && response->status == 429)
 	{
-		if (handle_limited(call, response))
+		if (handle_limited(call, response, token))
 			drop_request(call);
 		return;
 	}
+	if (answered && proves_nothing(call, response, token))
+		limiter_refused(t);
 	if (answered && response->status == 401 && !token && !call->renewed &&
 		t->credential != CREDENTIAL_TOKEN)
 	{
@@ -504,7 +525,7 @@ handle_failure(Call *call, bool token)
 							   call->spec.what, response,
 							   changes_once(&call->spec), token);
 	add_endpoint_hint(call, error, token);
-	hide_secret(call, error);
+	hide_token(call, error);
 	end_call(call, error);
 }
 
@@ -516,6 +537,7 @@ handle_token_answer(Call *call)
 
 	if (ok && token_accept(call->spec.tenant, response))
 	{
+		limiter_granted(call->spec.tenant);
 		drop_request(call);
 		wake_token_waiters(call);
 		if (call->token_only)
@@ -525,12 +547,9 @@ handle_token_answer(Call *call)
 	}
 	else if (ok)
 	{
-		ApiError   *error = api_error_bad_answer(call->spec.tenant,
-												 psprintf("fetch a token to %s", call->spec.what),
-												 response, "there is no access token in it", false);
-
-		error->outcome = API_NOT_SENT;
-		end_call(call, error);
+		end_call(call, api_error_no_token(call->spec.tenant,
+										  psprintf("fetch a token to %s", call->spec.what),
+										  response));
 	}
 	else
 		handle_failure(call, true);
@@ -580,6 +599,8 @@ handle_ended_request(HttpRequest *request)
 	else if (response->failure == HTTP_ANSWERED &&
 			 response->status >= 200 && response->status <= 299)
 	{
+		if (call->spec.tenant->credential == CREDENTIAL_TOKEN)
+			limiter_granted(call->spec.tenant);
 		warn_deprecated(call, response);
 		end_call(call, NULL);
 	}
@@ -630,7 +651,7 @@ send_token_request(Call *call)
 	HttpSpec	spec = {0};
 
 	call->fetches = true;
-	token_spec(call->spec.tenant, &spec, call->secret_start, sizeof(call->secret_start));
+	token_spec(call->spec.tenant, &spec);
 	call->state = CALL_FETCHING_TOKEN;
 	send_request(call, &spec);
 	token_spec_done(&spec);
@@ -651,7 +672,7 @@ send_call(Call *call, const char *token)
 		spec.body_len = strlen(spec.body);
 		spec.content_type = "application/json";
 	}
-	strlcpy(call->secret_start, token, sizeof(call->secret_start));
+	remember_token(call, token);
 	call->state = CALL_SENT;
 	send_request(call, &spec);
 }
@@ -730,15 +751,14 @@ left_to_others(CallShare share, int rate_limit, bool actions_wait)
 int64
 call_prepay(const Tenant *tenant, CallShare share)
 {
-	return limiter_take(limiter_key(tenant), tenant->rate_limit,
-						left_to_others(share, tenant->rate_limit, false));
+	return limiter_take(tenant, left_to_others(share, tenant->rate_limit, false), false);
 }
 
 void
 call_pay_back(const Tenant *tenant, int n)
 {
 	if (n > 0)
-		limiter_give_back(limiter_key(tenant), n);
+		limiter_give_back(tenant, n);
 }
 
 void
@@ -751,27 +771,39 @@ call_yield(CallSet *set, const LimiterKey *budgets, int n)
 static bool
 actions_wait(const Call *call)
 {
+	LimiterKey	key;
+
+	if (call->set->nyielded == 0)
+		return false;
+	key = limiter_key(call->spec.tenant);
 	for (int i = 0; i < call->set->nyielded; i++)
 	{
-		if (call->set->yielded[i].a == call->budget.a && call->set->yielded[i].b == call->budget.b)
+		if (call->set->yielded[i].a == key.a && call->set->yielded[i].b == key.b)
 			return true;
 	}
 	return false;
 }
 
-/* 0: it may leave now. */
+/* 0: it may leave now; else how long to wait, and in *told: by the tenant's word. */
 static int64
-take_from_budget(Call *call)
+take_from_budget(Call *call, const char *token, bool *told)
 {
+	const Tenant *t = call->spec.tenant;
+	int64		wait = token == NULL ? limiter_token_blocked(t) : 0;
+
+	*told = wait > 0;
+	if (wait > 0)
+		return wait;
 	if (call->spec.prepaid)
 	{
 		/* this request; what is sent again is taken out like any other */
 		call->spec.prepaid = false;
 		return 0;
 	}
-	return limiter_take(call->budget, call->spec.tenant->rate_limit,
-						left_to_others(call->spec.share, call->spec.tenant->rate_limit,
-									   actions_wait(call)));
+	wait = limiter_take(t, left_to_others(call->spec.share, t->rate_limit, actions_wait(call)),
+						token != NULL && t->credential != CREDENTIAL_TOKEN);
+	*told = wait > 0 && limiter_blocked(t) > 0;
+	return wait;
 }
 
 /* Let a waiting call whose time has come take its next step. */
@@ -781,6 +813,7 @@ advance(Call *call)
 	uint64		serial;
 	const char *token = token_get(call->spec.tenant, &serial);
 	int64		wait;
+	bool		told;
 
 	if (token != NULL && call->token_only)
 	{
@@ -794,11 +827,9 @@ advance(Call *call)
 	}
 	if (time_is_up(call))
 		return;
-	wait = take_from_budget(call);
+	wait = take_from_budget(call, token, &told);
 	if (wait > 0)
 	{
-		bool		told = limiter_blocked(call->budget) > 0;
-
 		if ((told && is_too_long(call, wait)) || !wait_us(call, wait, true))
 		{
 			call->limited_us = told ? wait : 0;

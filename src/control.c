@@ -272,13 +272,11 @@ accessreq_requests_left(PG_FUNCTION_ARGS)
 {
 	const Tenant *tenant = tenant_peek(text_to_cstring(PG_GETARG_TEXT_PP(0)),
 									   PG_GETARG_OID(1), CurrentMemoryContext);
-	LimiterKey	key;
 	int			left;
 
 	if (tenant == NULL || !limiter_is_shared())
 		PG_RETURN_NULL();
-	key = limiter_key(tenant);
-	left = limiter_blocked(key) > 0 ? 0 : limiter_left(key, tenant->rate_limit);
+	left = limiter_blocked(tenant) > 0 ? 0 : limiter_left(tenant);
 	if (left < 0)
 		PG_RETURN_NULL();
 	PG_RETURN_INT32(left);

@@ -10,6 +10,21 @@
  * is 10 seconds old.  That is exact for every window, where a token bucket
  * would let twice the budget through around a full bucket.
  *
+ * Anybody with USAGE on the wrapper can write down a client_id, a rate_limit of
+ * 1 and a token_url of his own, so a client_id alone opens nobody else's
+ * budget.  A caller is in the client's budget once the token endpoint granted a
+ * token to exactly his credential: budgets remember a keyed hash of the
+ * credentials to which that happened, so that new processes need not ask.
+ * Until then, and after a refusal, he is in one that his role and server have
+ * for themselves, where he can use up, throttle and block nobody but himself.
+ * The client's budget is named by the client and by who vouches for it, the URL
+ * of the token endpoint: one that grants tokens to everybody vouches for
+ * nothing at another.  A static token is its own client, and proven once the
+ * tenant accepted a call with it.
+ *
+ * A token endpoint that answers 429 is blocked by itself, in an entry of the
+ * same table that counts no requests.
+ *
  * Shared memory holds values alone; times are microseconds of the monotonic
  * clock, which is one for all processes and does not jump.
  *
@@ -19,9 +34,11 @@
 
 #include <time.h>
 
+#include "accessreq.h"
 #include "common/hashfn.h"
 #include "datatype/timestamp.h"
 #include "limiter.h"
+#include "miscadmin.h"
 #include "port.h"
 #include "storage/lwlock.h"
 #include "storage/shmem.h"
@@ -35,16 +52,23 @@
  */
 #define WINDOW_SLACK_US (50 * INT64CONST(1000))
 
-/* Budgets at a time: clients times API versions; the least used one yields. */
-#define MAX_BUDGETS 64
-
 /* The largest rate_limit (see tenant.c). */
 #define RING_SIZE 1000
 
-#define MAX_BLOCK_US USECS_PER_DAY
+/*
+ * The vendor's longest Retry-After.  What asks for more ends up in front of one
+ * job, in sync_job.retry_after, and not of everybody.
+ */
+#define MAX_BLOCK_US (1200 * USECS_PER_SEC)
 
 /* How long a smaller limit of another server with the same key stands. */
 #define LIMIT_MEMORY_US (60 * USECS_PER_SEC)
+
+/* Credentials of a client that are good at a time: one, and two amid a rotation. */
+#define MAX_PROOFS 4
+
+/* The log says that budgets are forgotten once in so long. */
+#define EVICTION_LOG_US (60 * USECS_PER_SEC)
 
 typedef struct Budget
 {
@@ -54,15 +78,30 @@ typedef struct Budget
 	int64		limit_seen;		/* when "limit" was last asked for */
 	int			limit;			/* the smallest of those who share it */
 	int			next;			/* where the next moment goes */
+	int			next_proof;
+	uint64		proofs[MAX_PROOFS]; /* of credentials; 0: none */
+	LimiterInfo info;			/* whose it is */
 	int64		sent[RING_SIZE];
 } Budget;
 
 typedef struct LimiterState
 {
 	LWLock	   *lock;			/* in shared memory too; NULL when local */
-	uint64		seed;			/* for hashing static tokens */
-	Budget		budgets[MAX_BUDGETS];
+	uint64		seed;			/* for hashing */
+	int64		eviction_logged;
+	int			nbudgets;
+	Budget		budgets[FLEXIBLE_ARRAY_MEMBER];
 } LimiterState;
+
+/* The caller of a tenant: the budgets that may be his, and what tells which is. */
+typedef struct Caller
+{
+	LimiterKey	client;			/* the one of the client */
+	LimiterKey	own;			/* the one of the role and the server */
+	LimiterKey	vouched;		/* the client's for calls, which has the proofs */
+	uint64		proof;			/* of the credential */
+	LimiterInfo info;
+} Caller;
 
 static LimiterState *state = NULL;
 static bool shared = false;
@@ -70,18 +109,21 @@ static bool shared = false;
 /* ------------------------------------------------------------------- memory */
 
 static void
-init_seed(LimiterState *s)
+init_state(LimiterState *s, LWLock *lock)
 {
 	if (!pg_strong_random(&s->seed, sizeof(s->seed)))
 		ereport(ERROR,
 				(errcode(ERRCODE_INTERNAL_ERROR),
 				 errmsg("could not generate a random hash key")));
+	s->nbudgets = accessreq_max_budgets;
+	s->lock = lock;
 }
 
 Size
 limiter_shmem_size(void)
 {
-	return sizeof(LimiterState);
+	return add_size(offsetof(LimiterState, budgets),
+					mul_size(sizeof(Budget), accessreq_max_budgets));
 }
 
 void
@@ -89,12 +131,11 @@ limiter_shmem_init(LWLock *lock)
 {
 	bool		found;
 
-	state = ShmemInitStruct("accessreq limiter", sizeof(LimiterState), &found);
+	state = ShmemInitStruct("accessreq limiter", limiter_shmem_size(), &found);
 	if (!found)
 	{
-		memset(state, 0, sizeof(LimiterState));
-		init_seed(state);
-		state->lock = lock;
+		memset(state, 0, limiter_shmem_size());
+		init_state(state, lock);
 	}
 	shared = true;
 }
@@ -106,20 +147,26 @@ limiter_is_shared(void)
 }
 
 static void
+ensure_state(void)
+{
+	LimiterState *local;
+
+	if (state != NULL)
+		return;
+	/* calloc: pages of budgets that are never used are never touched */
+	local = calloc(1, limiter_shmem_size());
+	if (local == NULL)
+		ereport(ERROR,
+				(errcode(ERRCODE_OUT_OF_MEMORY),
+				 errmsg("out of memory")));
+	init_state(local, NULL);
+	state = local;
+}
+
+static void
 lock_state(void)
 {
-	if (state == NULL)
-	{
-		/* calloc: pages of budgets that are never used are never touched */
-		LimiterState *local = calloc(1, sizeof(LimiterState));
-
-		if (local == NULL)
-			ereport(ERROR,
-					(errcode(ERRCODE_OUT_OF_MEMORY),
-					 errmsg("out of memory")));
-		init_seed(local);
-		state = local;
-	}
+	ensure_state();
 	if (state->lock != NULL)
 		LWLockAcquire(state->lock, LW_EXCLUSIVE);
 }
@@ -131,7 +178,7 @@ unlock_state(void)
 		LWLockRelease(state->lock);
 }
 
-/* ------------------------------------------------------------------ budgets */
+/* --------------------------------------------------------------------- keys */
 
 static int64
 now_us(void)
@@ -142,48 +189,227 @@ now_us(void)
 	return (int64) ts.tv_sec * USECS_PER_SEC + ts.tv_nsec / 1000;
 }
 
-LimiterKey
-limiter_key(const Tenant *tenant)
+/* A text and its length, so that two of them cannot be cut elsewhere. */
+static uint64
+mix(uint64 h, const char *text)
 {
-	const char *endpoint = tenant->endpoint;
-	const char *who = tenant->client_id ? tenant->client_id : tenant->secret;
-	const char *api = tenant_api_names[tenant->api];
-	LimiterKey	key;
-	uint64		seed;
+	return hash_bytes_extended((const unsigned char *) text, strlen(text) + 1, h);
+}
 
-	lock_state();
-	seed = state->seed;
-	unlock_state();
-	key.a = hash_bytes_extended((const unsigned char *) endpoint, strlen(endpoint), seed);
-	key.a = hash_bytes_extended((const unsigned char *) api, strlen(api), key.a);
-	key.b = hash_bytes_extended((const unsigned char *) who, strlen(who), key.a);
+static LimiterKey
+make_key(const char *kind, const char *endpoint, const char *who, const char *where)
+{
+	LimiterKey	key;
+
+	key.a = mix(mix(state->seed, kind), endpoint);
+	key.b = mix(mix(key.a, who), where);
 	return key;
 }
 
-/* The budget of a key; makes one in the place of the least recently used. */
-static Budget *
-find_budget(LimiterKey key, int64 now)
+/* What the limit of one API version is counted by; another has its own. */
+static LimiterKey
+client_key(const Tenant *t, const char *kind, const char *endpoint)
 {
-	Budget	   *oldest = &state->budgets[0];
+	if (t->credential == CREDENTIAL_TOKEN)
+		return make_key(kind, endpoint, t->secret, "static");
+	return make_key(kind, endpoint, t->client_id, t->token_endpoint);
+}
 
-	for (int i = 0; i < MAX_BUDGETS; i++)
+/* A keyed hash of exactly this credential, and never 0, which is none. */
+static uint64
+credential_proof(const Tenant *t)
+{
+	uint64		h = mix(state->seed + t->credential, t->token_endpoint);
+
+	return mix(mix(h, t->client_id ? t->client_id : ""), t->secret) | 1;
+}
+
+/* Describe who calls a tenant's API, or asks its token endpoint. */
+static void
+describe_caller(Caller *c, const Tenant *t, bool of_token)
+{
+	const char *api = tenant_api_names[t->api];
+	const char *kind = of_token ? "token" : api;
+	const char *endpoint = of_token ? t->token_endpoint : t->endpoint;
+	char		own[64];
+
+	ensure_state();
+	memset(c, 0, sizeof(Caller));
+	snprintf(own, sizeof(own), "%u/%u/%u", MyDatabaseId, t->serverid, t->userid);
+	c->own = make_key(kind, endpoint, own, "own");
+	c->client = client_key(t, kind, endpoint);
+	c->vouched = client_key(t, api, t->endpoint);
+	c->proof = credential_proof(t);
+	c->info.of_token = of_token;
+	c->info.database = MyDatabaseId;
+	c->info.serverid = t->serverid;
+	c->info.userid = t->userid;
+	c->info.api = t->api;
+	strlcpy(c->info.endpoint, endpoint, LIMITER_ENDPOINT_LEN);
+	if (t->client_id != NULL)
+	{
+		strlcpy(c->info.client_id, t->client_id, LIMITER_CLIENT_LEN);
+		strlcpy(c->info.token_endpoint, t->token_endpoint, LIMITER_ENDPOINT_LEN);
+	}
+}
+
+/* ------------------------------------------------------------------ budgets */
+
+static bool
+same_key(LimiterKey x, LimiterKey y)
+{
+	return x.a == y.a && x.b == y.b;
+}
+
+/* A budget that is there, or NULL. */
+static Budget *
+look(LimiterKey key)
+{
+	for (int i = 0; i < state->nbudgets; i++)
 	{
 		Budget	   *b = &state->budgets[i];
 
-		if (b->last_used != 0 && b->key.a == key.a && b->key.b == key.b)
-		{
-			b->last_used = now;
+		if (b->last_used != 0 && same_key(b->key, key))
 			return b;
-		}
-		/* one that a tenant told to stay away is the last to be forgotten */
-		if ((b->blocked_until > now) == (oldest->blocked_until > now) ?
-			b->last_used < oldest->last_used : oldest->blocked_until > now)
-			oldest = b;
 	}
-	memset(oldest, 0, sizeof(Budget));
-	oldest->key = key;
-	oldest->last_used = now;
-	return oldest;
+	return NULL;
+}
+
+/* The moment "n" requests ago, 0 where there were fewer. */
+static int64
+sent_before(const Budget *b, int n)
+{
+	return b->sent[(b->next - n + RING_SIZE) % RING_SIZE];
+}
+
+static bool
+has_proofs(const Budget *b)
+{
+	for (int i = 0; i < MAX_PROOFS; i++)
+	{
+		if (b->proofs[i] != 0)
+			return true;
+	}
+	return false;
+}
+
+/*
+ * What is lost with a budget, least first.  What strangers can make as many of
+ * as they like comes before what somebody has proven.
+ */
+static int
+worth(const Budget *b, int64 now)
+{
+	bool		idle = b->blocked_until <= now && sent_before(b, 1) <= now - WINDOW_US;
+
+	if (b->last_used == 0)
+		return 0;
+	if (idle && !has_proofs(b))
+		return 1;
+	if (!b->info.shared)
+		return 2;
+	return idle ? 3 : b->blocked_until > now ? 5 : 4;
+}
+
+#define WORTH_NOTHING 1
+
+/*
+ * The budget of a key; makes one in the place of the one that is worth least
+ * and was not used for longest.  *lost: that one was worth something.
+ */
+static Budget *
+find_or_make(LimiterKey key, const LimiterInfo *info, int64 now, bool *lost)
+{
+	Budget	   *b = look(key);
+
+	if (b == NULL)
+	{
+		b = &state->budgets[0];
+		for (int i = 1; i < state->nbudgets; i++)
+		{
+			Budget	   *other = &state->budgets[i];
+			int			difference = worth(other, now) - worth(b, now);
+
+			if (difference < 0 || (difference == 0 && other->last_used < b->last_used))
+				b = other;
+		}
+		if (worth(b, now) > WORTH_NOTHING)
+			*lost = true;
+		memset(b, 0, sizeof(Budget));
+		b->key = key;
+	}
+	b->last_used = now;
+	b->info = *info;
+	return b;
+}
+
+static bool
+knows(const Budget *b, uint64 proof)
+{
+	for (int i = 0; b != NULL && i < MAX_PROOFS; i++)
+	{
+		if (b->proofs[i] == proof)
+			return true;
+	}
+	return false;
+}
+
+static void
+add_proof(Budget *b, uint64 proof)
+{
+	if (knows(b, proof))
+		return;
+	b->proofs[b->next_proof] = proof;
+	b->next_proof = (b->next_proof + 1) % MAX_PROOFS;
+}
+
+static bool
+is_proven(const Caller *c)
+{
+	return knows(look(c->vouched), c->proof);
+}
+
+/* Find or make the budget in which a caller is, or that of the client. */
+static Budget *
+budget_of(Caller *c, bool proven, int64 now, bool *lost)
+{
+	Budget	   *b;
+
+	c->info.shared = proven;
+	b = find_or_make(proven ? c->client : c->own, &c->info, now, lost);
+	if (proven && !c->info.of_token)
+		add_proof(b, c->proof);
+	return b;
+}
+
+/* The one where he is, if it is there. */
+static Budget *
+look_for(const Caller *c)
+{
+	return look(is_proven(c) ? c->client : c->own);
+}
+
+/*
+ * Say in the log that a budget was forgotten, where that was not just said.
+ * The state is locked; unlocks it.
+ */
+static void
+unlock_and_tell(bool lost, int64 now)
+{
+	bool		tell = lost && (state->eviction_logged == 0 ||
+								now - state->eviction_logged > EVICTION_LOG_US);
+	int			n = state->nbudgets;
+
+	if (tell)
+		state->eviction_logged = now;
+	unlock_state();
+	if (tell)
+		ereport(LOG,
+				(errcode(ERRCODE_CONFIGURATION_LIMIT_EXCEEDED),
+				 errmsg("a request budget was forgotten to make room for another: all %d are in use", n),
+				 errdetail("Whoever shared it may send more than the tenant allows, for 10 seconds or for as long as the tenant said."),
+				 errhint("Raise accessreq.max_budgets, which takes a restart; accessreq.request_budget shows who has them."),
+				 errhidestmt(true)));
 }
 
 /* Servers that share a key share the smallest limit, while they are used. */
@@ -200,25 +426,91 @@ effective_limit(Budget *b, int rate_limit, int64 now)
 	return b->limit;
 }
 
-/* The moment "n" requests ago, 0 where there were fewer. */
-static int64
-sent_before(const Budget *b, int n)
+static void
+count_request(Budget *b, int64 now)
 {
-	return b->sent[(b->next - n + RING_SIZE) % RING_SIZE];
+	b->sent[b->next] = now;
+	b->next = (b->next + 1) % RING_SIZE;
 }
+
+static int
+count_used(const Budget *b, int64 now, int most)
+{
+	int			used = 0;
+
+	while (used < most && sent_before(b, used + 1) > now - WINDOW_US)
+		used++;
+	return used;
+}
+
+LimiterKey
+limiter_key(const Tenant *tenant)
+{
+	Caller		c;
+	LimiterKey	key;
+
+	describe_caller(&c, tenant, false);
+	lock_state();
+	key = is_proven(&c) ? c.client : c.own;
+	unlock_state();
+	return key;
+}
+
+/* ---------------------------------------------------------------- who is who */
+
+void
+limiter_granted(const Tenant *tenant)
+{
+	int64		now = now_us();
+	bool		lost = false;
+	Caller		c;
+	Budget	   *b;
+	bool		known;
+
+	describe_caller(&c, tenant, false);
+	lock_state();
+	known = is_proven(&c);
+	b = budget_of(&c, true, now, &lost);
+	/* what proved it was counted in the other */
+	if (!known)
+		count_request(b, now);
+	unlock_and_tell(lost, now);
+}
+
+void
+limiter_refused(const Tenant *tenant)
+{
+	Caller		c;
+	Budget	   *b;
+
+	describe_caller(&c, tenant, false);
+	lock_state();
+	b = look(c.vouched);
+	for (int i = 0; b != NULL && i < MAX_PROOFS; i++)
+	{
+		if (b->proofs[i] == c.proof)
+			b->proofs[i] = 0;
+	}
+	unlock_state();
+}
+
+/* ------------------------------------------------------------------- requests */
 
 /* Of a limit of one nothing can be left to others. */
 int64
-limiter_take(LimiterKey key, int rate_limit, int leave)
+limiter_take(const Tenant *tenant, int leave, bool granted)
 {
-	Budget	   *b;
 	int64		now = now_us();
 	int64		wait = 0;
+	bool		lost = false;
+	Caller		c;
+	Budget	   *b;
 	int			limit;
 
+	describe_caller(&c, tenant, false);
 	lock_state();
-	b = find_budget(key, now);
-	limit = effective_limit(b, rate_limit, now);
+	b = budget_of(&c, granted || is_proven(&c), now, &lost);
+	limit = effective_limit(b, tenant->rate_limit, now);
 	if (limit > 0)
 		limit = Max(limit - leave, 1);
 	if (b->blocked_until > now)
@@ -226,23 +518,22 @@ limiter_take(LimiterKey key, int rate_limit, int leave)
 	else if (limit > 0 && sent_before(b, limit) != 0)
 		wait = Max(sent_before(b, limit) + WINDOW_US + WINDOW_SLACK_US - now, 0);
 	if (wait == 0)
-	{
-		b->sent[b->next] = now;
-		b->next = (b->next + 1) % RING_SIZE;
-	}
-	unlock_state();
+		count_request(b, now);
+	unlock_and_tell(lost, now);
 	return wait;
 }
 
 /* Of the last moments it does not matter whose they are. */
 void
-limiter_give_back(LimiterKey key, int n)
+limiter_give_back(const Tenant *tenant, int n)
 {
+	Caller		c;
 	Budget	   *b;
 
+	describe_caller(&c, tenant, false);
 	lock_state();
-	b = find_budget(key, now_us());
-	for (int i = 0; i < n; i++)
+	b = look_for(&c);
+	for (int i = 0; b != NULL && i < n; i++)
 	{
 		b->next = (b->next - 1 + RING_SIZE) % RING_SIZE;
 		b->sent[b->next] = 0;
@@ -250,44 +541,131 @@ limiter_give_back(LimiterKey key, int n)
 	unlock_state();
 }
 
-void
-limiter_block(LimiterKey key, int64 microseconds)
+static void
+block(const Tenant *tenant, int64 microseconds, bool of_token)
 {
 	int64		now = now_us();
+	bool		lost = false;
+	Caller		c;
 	Budget	   *b;
 
+	describe_caller(&c, tenant, of_token);
 	lock_state();
-	b = find_budget(key, now);
+	b = budget_of(&c, is_proven(&c), now, &lost);
 	b->blocked_until = Max(b->blocked_until, now + Min(microseconds, MAX_BLOCK_US));
-	unlock_state();
+	unlock_and_tell(lost, now);
 }
 
-int64
-limiter_blocked(LimiterKey key)
+static int64
+blocked(const Tenant *tenant, bool of_token)
 {
 	int64		now = now_us();
-	int64		left;
+	int64		left = 0;
+	Caller		c;
+	Budget	   *b;
 
+	describe_caller(&c, tenant, of_token);
 	lock_state();
-	left = Max(find_budget(key, now)->blocked_until - now, 0);
+	b = look_for(&c);
+	if (b != NULL)
+		left = Max(b->blocked_until - now, 0);
 	unlock_state();
 	return left;
 }
 
+void
+limiter_block(const Tenant *tenant, int64 microseconds)
+{
+	block(tenant, microseconds, false);
+}
+
+void
+limiter_block_token(const Tenant *tenant, int64 microseconds)
+{
+	block(tenant, microseconds, true);
+}
+
+int64
+limiter_blocked(const Tenant *tenant)
+{
+	return blocked(tenant, false);
+}
+
+int64
+limiter_token_blocked(const Tenant *tenant)
+{
+	return blocked(tenant, true);
+}
+
 int
-limiter_left(LimiterKey key, int rate_limit)
+limiter_left(const Tenant *tenant)
 {
 	int64		now = now_us();
+	int			limit = tenant->rate_limit;
+	int			used = 0;
+	Caller		c;
 	Budget	   *b;
-	int			limit,
-				used = 0;
 
+	describe_caller(&c, tenant, false);
 	lock_state();
-	b = find_budget(key, now);
-	/* only looking: another server's smaller limit stays as it is */
-	limit = rate_limit > 0 && b->limit > 0 ? Min(b->limit, rate_limit) : rate_limit;
-	while (used < limit && sent_before(b, used + 1) > now - WINDOW_US)
-		used++;
+	b = look_for(&c);
+	if (b != NULL && limit > 0)
+	{
+		/* only looking: another server's smaller limit stays as it is */
+		if (b->limit > 0)
+			limit = Min(b->limit, limit);
+		used = count_used(b, now, limit);
+	}
 	unlock_state();
 	return limit > 0 ? limit - used : -1;
+}
+
+/* ------------------------------------------------------------- for the view */
+
+LimiterInfo *
+limiter_list(int *n)
+{
+	int64		now = now_us();
+	LimiterInfo *list;
+
+	ensure_state();
+	list = palloc(sizeof(LimiterInfo) * state->nbudgets);
+	*n = 0;
+	lock_state();
+	for (int i = 0; i < state->nbudgets; i++)
+	{
+		const Budget *b = &state->budgets[i];
+		LimiterInfo *info = &list[*n];
+
+		if (b->last_used == 0)
+			continue;
+		*info = b->info;
+		info->key = b->key;
+		info->limit = b->limit;
+		info->used = count_used(b, now, RING_SIZE);
+		info->blocked_us = Max(b->blocked_until - now, 0);
+		(*n)++;
+	}
+	unlock_state();
+	return list;
+}
+
+bool
+limiter_clear(LimiterKey key)
+{
+	Budget	   *b;
+	bool		found;
+
+	lock_state();
+	b = look(key);
+	found = b != NULL;
+	if (found)
+	{
+		b->blocked_until = 0;
+		b->limit = 0;
+		b->next = 0;
+		memset(b->sent, 0, sizeof(b->sent));
+	}
+	unlock_state();
+	return found;
 }

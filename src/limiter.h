@@ -4,6 +4,8 @@
  *	  The request budget: how many requests may leave in any 10 seconds, and
  *	  until when a tenant told us to stay away.
  *
+ * Who shares a budget is a question of trust: see the head of limiter.c.
+ *
  *-------------------------------------------------------------------------
  */
 #ifndef ACCESSREQ_LIMITER_H
@@ -13,37 +15,79 @@
 #include "storage/lwlock.h"
 #include "tenant.h"
 
-/* What shares a budget: a client of an endpoint and an API version, hashed. */
+/* Names a budget: a keyed hash of what its users have in common. */
 typedef struct LimiterKey
 {
 	uint64		a;
 	uint64		b;
 } LimiterKey;
 
-/*
- * A tenant's client is known by its id, or by its static token: of that only a
- * hash with a key that lives as long as the server process reaches shared
- * memory.
- */
+#define LIMITER_ENDPOINT_LEN 128
+#define LIMITER_CLIENT_LEN 64
+
+/* What limiter_list() tells of a budget. */
+typedef struct LimiterInfo
+{
+	LimiterKey	key;
+	bool		of_token;		/* of a token endpoint, which has no requests */
+	bool		shared;			/* of all who have proven to be the client */
+	Oid			database;		/* who used it last; of one that is not shared: */
+	Oid			serverid;		/* whose it is */
+	Oid			userid;
+	int			api;			/* ApiVersion */
+	char		endpoint[LIMITER_ENDPOINT_LEN];
+	char		token_endpoint[LIMITER_ENDPOINT_LEN];	/* that vouches for the
+														 * client; "" with a
+														 * static token */
+	char		client_id[LIMITER_CLIENT_LEN];	/* "" with a static token */
+	int			limit;			/* 0: none */
+	int			used;			/* in the last 10 seconds */
+	int64		blocked_us;		/* for how long from now on; 0: not */
+} LimiterInfo;
+
+/* The budget in which the tenant's caller is now. */
 extern LimiterKey limiter_key(const Tenant *tenant);
+
+/*
+ * A token was granted to exactly this credential, or a static one accepted; or
+ * it was refused.  From then on the caller is in the client's budget, or in one
+ * of his own.  The request that proved it is counted in the client's.
+ */
+extern void limiter_granted(const Tenant *tenant);
+extern void limiter_refused(const Tenant *tenant);
 
 /*
  * Take one request out of the budget, of which "leave" are left to others: 0
  * when it may leave now (and is counted), else how many microseconds to wait
- * before asking again (nothing is counted).
+ * before asking again (nothing is counted).  "granted": the caller holds a
+ * token that was granted to his credential, should the budget have forgotten.
  */
-extern int64 limiter_take(LimiterKey key, int rate_limit, int leave);
+extern int64 limiter_take(const Tenant *tenant, int leave, bool granted);
 
 /* So many of those that were taken have not left after all. */
-extern void limiter_give_back(LimiterKey key, int n);
+extern void limiter_give_back(const Tenant *tenant, int n);
 
-/* The tenant answered 429: nothing leaves for so long (capped at a day). */
-extern void limiter_block(LimiterKey key, int64 microseconds);
+/*
+ * The tenant, or its token endpoint, answered 429: nothing leaves to it for so
+ * long (capped at the vendor's longest).  And for how much longer, in
+ * microseconds; 0: it may.
+ */
+extern void limiter_block(const Tenant *tenant, int64 microseconds);
+extern void limiter_block_token(const Tenant *tenant, int64 microseconds);
+extern int64 limiter_blocked(const Tenant *tenant);
+extern int64 limiter_token_blocked(const Tenant *tenant);
 
-/* For how long it is blocked, in microseconds, and how many requests are left
- * in the budget of this moment (-1: no limit). */
-extern int64 limiter_blocked(LimiterKey key);
-extern int	limiter_left(LimiterKey key, int rate_limit);
+/* How many requests are left in the budget of this moment (-1: no limit). */
+extern int	limiter_left(const Tenant *tenant);
+
+/* All budgets in use, palloc'd. */
+extern LimiterInfo *limiter_list(int *n);
+
+/*
+ * Forget what a budget counted, its block and the smallest limit that was asked
+ * for; who has proven to be its client stays.  False where there is none.
+ */
+extern bool limiter_clear(LimiterKey key);
 
 /* Do all processes share it? */
 extern bool limiter_is_shared(void);

@@ -151,6 +151,21 @@ session_ids_arg(FunctionCallInfo fcinfo, int argno, int *nids)
 	return ids;
 }
 
+int64
+session_max_rows_arg(FunctionCallInfo fcinfo, int argno)
+{
+	int64		max;
+
+	if (PG_ARGISNULL(argno))
+		return PG_INT64_MAX;
+	max = PG_GETARG_INT64(argno);
+	if (max < 0)
+		ereport(ERROR,
+				(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
+				 errmsg("max_rows must not be negative")));
+	return max;
+}
+
 void
 session_warn_without_worker(const char *message)
 {
@@ -309,7 +324,8 @@ session_write(const Session *session, const char *function,
 			  error == NULL ? "accepted" :
 			  error->outcome == API_REFUSED || error->outcome == API_DENIED ? "not accepted" :
 			  error->outcome == API_LOST || call_was_sent(w.call) ? "answer lost" : "not accepted",
-			  error && error->tracking_id ? error->tracking_id :
+			  /* of an answer that failed only what its error lets through */
+			  error ? error->tracking_id :
 			  call_response(w.call) ? call_response(w.call)->tracking_id : NULL);
 	return w.call;
 }

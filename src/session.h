@@ -45,6 +45,9 @@ extern char **session_ids_arg(FunctionCallInfo fcinfo, int argno, int *nids);
 /* Raises 22004 where an argument that is needed is null. */
 extern void session_require_arg(FunctionCallInfo fcinfo, int argno, const char *name);
 
+/* How many rows at most; null: all.  Raises 22023 for less than none. */
+extern int64 session_max_rows_arg(FunctionCallInfo fcinfo, int argno);
+
 /* A warning with the reason where no worker runs, and none will in a moment. */
 extern void session_warn_without_worker(const char *message);
 

@@ -1,8 +1,8 @@
 /*-------------------------------------------------------------------------
  *
  * status.c
- *	  SQL-callable: what is read live and stored nowhere: status, status_of,
- *	  count_status, get.
+ *	  SQL-callable: statuses that are read live and stored nowhere: status,
+ *	  status_of, count_status.
  *
  *-------------------------------------------------------------------------
  */
@@ -10,7 +10,6 @@
 
 #include "access/xact.h"
 #include "api.h"
-#include "common/hashfn.h"
 #include "filter.h"
 #include "funcapi.h"
 #include "item.h"
@@ -26,7 +25,6 @@
 PG_FUNCTION_INFO_V1(accessreq_status);
 PG_FUNCTION_INFO_V1(accessreq_status_of);
 PG_FUNCTION_INFO_V1(accessreq_count_status);
-PG_FUNCTION_INFO_V1(accessreq_get);
 
 /* Arguments of status(), and what of them count_status() has, by position. */
 enum StatusArg
@@ -49,21 +47,6 @@ enum CountArg
 	COUNT_ARG_REQUEST_STATE = 5,
 	COUNT_ARG_SERVER
 };
-
-static int64
-max_rows_arg(FunctionCallInfo fcinfo, int argno)
-{
-	int64		max;
-
-	if (PG_ARGISNULL(argno))
-		return PG_INT64_MAX;
-	max = PG_GETARG_INT64(argno);
-	if (max < 0)
-		ereport(ERROR,
-				(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
-				 errmsg("max_rows must not be negative")));
-	return max;
-}
 
 /* -------------------------------------------------------------- items to rows */
 
@@ -243,7 +226,7 @@ accessreq_status(PG_FUNCTION_ARGS)
 	Paging		paging = {0};
 	Output		out;
 	Session    *session;
-	int64		max_rows = max_rows_arg(fcinfo, ARG_MAX_ROWS);
+	int64		max_rows = session_max_rows_arg(fcinfo, ARG_MAX_ROWS);
 
 	read_filters(fcinfo, &query);
 	query.sorters = session_text_arg(fcinfo, ARG_SORTERS);
@@ -315,155 +298,4 @@ accessreq_count_status(PG_FUNCTION_ARGS)
 											 "it has no valid header X-Total-Count", false));
 	session_close(session);
 	PG_RETURN_INT64(total);
-}
-
-/* ------------------------------------------------------------------------ get */
-
-/* One parameter; false where the value is null. */
-static bool
-append_scalar(StringInfo buf, const char *key, const JsonValue *v)
-{
-	const char *text;
-
-	if (json_is_null(v))
-		return false;
-	if (json_is_object(v) || json_is_array(v))
-		ereport(ERROR,
-				(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
-				 errmsg("parameter \"%s\" of the query is no text, number or boolean",
-						api_error_text(key))));
-	text = json_is_string(v) ? json_string(v) : json_print(v);
-	appendStringInfo(buf, "%s%s=%s", buf->len > 0 ? "&" : "", http_encode(key), http_encode(text));
-	return true;
-}
-
-/* The caller's parameters; limit and offset are ours to change. */
-static void
-append_query(StringInfo buf, const JsonValue *query, int64 *limit, int64 *offset)
-{
-	if (query == NULL)
-		return;
-	if (!json_is_object(query))
-		ereport(ERROR,
-				(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
-				 errmsg("argument \"query\" is not a JSON object")));
-	for (const JsonValue *v = json_first(query); v != NULL; v = json_next(v))
-	{
-		int64	   *number = strcmp(json_key(v), "limit") == 0 ? limit :
-			strcmp(json_key(v), "offset") == 0 ? offset : NULL;
-
-		if (number == NULL)
-			(void) append_scalar(buf, json_key(v), v);
-		else if (!json_get_int64(query, json_key(v), number) || *number < 0)
-			ereport(ERROR,
-					(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
-					 errmsg("parameter \"%s\" of the query is not a number from 0",
-							json_key(v))));
-	}
-}
-
-static void
-put_value(Output *out, const char *text, size_t len)
-{
-	MemoryContext old;
-	Datum		value;
-	bool		isnull = false;
-
-	MemoryContextReset(out->item_cxt);
-	old = MemoryContextSwitchTo(out->item_cxt);
-	value = row_jsonb(text, len);
-	put(out, &value, &isnull);
-	MemoryContextSwitchTo(old);
-}
-
-/*
- * One page of a GET.  An array is rows, and has a next page; anything else is
- * one row.  A collection that knows no offset sends the same page again: its
- * hash tells, or we would never end.
- */
-static bool
-take_get_page(Output *out, const char *what, Call *call, uint64 *last_hash, int *nrows)
-{
-	HttpResponse *r = call_response(call);
-	size_t		start = strspn(r->body, " \t\r\n");
-	uint64		hash = hash_bytes_extended((unsigned char *) r->body, r->body_len, 0);
-	JsonSpan   *items;
-	const char *problem;
-
-	*nrows = 0;
-	if (r->body[start] != '[')
-	{
-		json_clean(r->body, r->body_len);
-		if (json_parse(r->body, r->body_len, out->item_cxt, &problem) == NULL)
-			api_error_raise(api_error_bad_answer(out->session->tenant, what, r,
-												 problem, false));
-		put_value(out, r->body, r->body_len);
-		return false;
-	}
-	if (hash == *last_hash)
-		return false;
-	*last_hash = hash;
-	if (!json_cut_page(r->body, r->body_len, "id", &items, nrows, &problem))
-		api_error_raise(api_error_bad_answer(out->session->tenant, what, r,
-											 problem, false));
-	for (int i = 0; i < *nrows && out->rows < out->max_rows; i++)
-	{
-		MemoryContextReset(out->item_cxt);
-		/* else jsonb would refuse it, and print it; any value is an element */
-		if (json_parse(items[i].start, items[i].len, out->item_cxt, &problem) == NULL)
-			api_error_raise(api_error_bad_answer(out->session->tenant, what, r, problem, false));
-		put_value(out, items[i].start, items[i].len);
-	}
-	/* some endpoints have smaller pages than they are asked for */
-	return *nrows > 0 && out->rows < out->max_rows;
-}
-
-/* get(path text, query jsonb, max_rows bigint, server name) */
-Datum
-accessreq_get(PG_FUNCTION_ARGS)
-{
-	int64		max_rows = max_rows_arg(fcinfo, 2);
-	int64		limit = API_MAX_PAGE;
-	int64		offset = 0;
-	uint64		last_hash = 0;
-	StringInfoData query;
-	Output		out;
-	Session    *session;
-	MemoryContext page_cxt,
-				old;
-	char	   *path;
-	bool		more = max_rows > 0;
-
-	session_require_arg(fcinfo, 0, "path");
-	path = session_text_arg(fcinfo, 0);
-	initStringInfo(&query);
-	if (!PG_ARGISNULL(1))
-		append_query(&query, session_parse(session_jsonb_arg(fcinfo, 1)), &limit, &offset);
-	InitMaterializedSRF(fcinfo, MAT_SRF_USE_EXPECTED_DESC);
-	session = session_open(fcinfo, 3, CurTransactionContext);
-	output_open(&out, fcinfo, session, max_rows);
-	page_cxt = AllocSetContextCreate(session->cxt, "accessreq page", ALLOCSET_DEFAULT_SIZES);
-	old = MemoryContextSwitchTo(page_cxt);
-	while (more)
-	{
-		CallSpec	spec;
-		Call	   *call;
-		int			nrows;
-
-		MemoryContextReset(page_cxt);
-		api_get(&spec, session->tenant, path,
-				psprintf("%s%slimit=" INT64_FORMAT "&offset=" INT64_FORMAT,
-						 query.data, query.len > 0 ? "&" : "", limit, offset));
-		call = call_run(session->calls, &spec);
-		if (call_error(call) != NULL && call_error(call)->past_end)
-			break;
-		if (call_error(call) != NULL)
-			api_error_raise(call_error(call));
-		more = take_get_page(&out, spec.what, call, &last_hash, &nrows);
-		offset += nrows;
-		call_free(call);
-	}
-	MemoryContextSwitchTo(old);
-	session_close(session);
-	return (Datum) 0;
 }

@@ -22,6 +22,7 @@
 #include "access/table.h"
 #include "catalog/pg_authid.h"
 #include "catalog/pg_foreign_server.h"
+#include "catalog/pg_type.h"
 #include "catalog/pg_user_mapping.h"
 #include "commands/defrem.h"
 #include "compat.h"
@@ -32,6 +33,7 @@
 #include "tenant.h"
 #include "url.h"
 #include "utils/acl.h"
+#include "utils/array.h"
 #include "utils/builtins.h"
 #include "utils/guc.h"
 #include "utils/hsearch.h"
@@ -532,6 +534,13 @@ typedef struct CacheKey
 	Oid			userid;
 } CacheKey;
 
+/* A version of a catalog row: of another row, or after a change, it is another. */
+typedef struct RowVersion
+{
+	ItemPointerData tid;
+	TransactionId xmin;
+} RowVersion;
+
 /*
  * An entry lives in a context of its own for as long as it is in the table or
  * a caller holds it.
@@ -543,6 +552,8 @@ typedef struct CachedTenant
 	int			holders;
 	bool		listed;			/* still in the table? */
 	uint32		server_hash;	/* of the catalog row it was read from */
+	RowVersion	server_row;
+	RowVersion	mapping_row;
 } CachedTenant;
 
 typedef struct CacheSlot
@@ -651,6 +662,8 @@ read_server_options(Tenant *t, ForeignServer *server)
 	t->token_url = copy_option(list, "token_url");
 	if (t->token_url == NULL)
 		t->token_url = psprintf("%s/oauth/token", t->base_url);
+	t->token_endpoint = url_parse(t->token_url, &url) != NULL ? t->token_url :
+		psprintf("%s://%s:%d%s", url.https ? "https" : "http", url.host, url.port, url.path);
 	for (int i = 0; i < API_VERSIONS; i++)
 	{
 		if (strcmp(api, tenant_api_names[i]) == 0)
@@ -671,25 +684,52 @@ read_server_options(Tenant *t, ForeignServer *server)
 		(void) parse_bool(read_only, &t->read_only);
 }
 
-/* The same for the mapping. */
-static void
-read_mapping_options(Tenant *t, UserMapping *mapping)
+/* A copy of an option's value out of the array in the catalog, or NULL. */
+static char *
+copy_element(Datum *elements, int n, const char *name)
 {
-	List	   *list = mapping->options;
+	size_t		len = strlen(name);
 
-	t->umid = mapping->umid;
-	t->client_id = copy_option(list, "client_id");
-	if ((t->secret = copy_option(list, "client_secret")) != NULL)
+	for (int i = 0; i < n; i++)
+	{
+		const char *text = VARDATA_ANY(DatumGetPointer(elements[i]));
+		size_t		size = VARSIZE_ANY_EXHDR(DatumGetPointer(elements[i]));
+
+		if (size > len && memcmp(text, name, len) == 0 && text[len] == '=')
+			return pnstrdup(text + len + 1, size - len - 1);
+	}
+	return NULL;
+}
+
+/*
+ * Fill in what the mapping says.  GetUserMapping() would leave copies of the
+ * secret about; here what was read is zeroed, and one copy stays.
+ */
+static void
+read_mapping_options(Tenant *t, HeapTuple tuple)
+{
+	bool		isnull;
+	Datum		datum = SysCacheGetAttr(USERMAPPINGUSERSERVER, tuple,
+										Anum_pg_user_mapping_umoptions, &isnull);
+	ArrayType  *array;
+	Datum	   *elements;
+	int			n;
+
+	t->umid = ((Form_pg_user_mapping) GETSTRUCT(tuple))->oid;
+	if (isnull)
+		return;
+	array = DatumGetArrayTypePCopy(datum);
+	deconstruct_array(array, TEXTOID, -1, false, TYPALIGN_INT, &elements, NULL, &n);
+	t->client_id = copy_element(elements, n, "client_id");
+	if ((t->secret = copy_element(elements, n, "client_secret")) != NULL)
 		t->credential = CREDENTIAL_SECRET;
-	else if ((t->secret = copy_option(list, "client_secret_file")) != NULL)
+	else if ((t->secret = copy_element(elements, n, "client_secret_file")) != NULL)
 		t->credential = CREDENTIAL_SECRET_FILE;
-	else if ((t->secret = copy_option(list, "access_token")) != NULL)
+	else if ((t->secret = copy_element(elements, n, "access_token")) != NULL)
 		t->credential = CREDENTIAL_TOKEN;
-	else
-		ereport(ERROR,
-				(errcode(ERRCODE_FDW_DYNAMIC_PARAMETER_VALUE_NEEDED),
-				 errmsg("the user mapping for server \"%s\" has no credentials", t->server),
-				 errhint("Set client_id and client_secret with ALTER USER MAPPING.")));
+	explicit_bzero(array, VARSIZE(array));
+	pfree(array);
+	pfree(elements);
 }
 
 bool
@@ -720,6 +760,62 @@ tenant_check_mapping(Oid serverid, Oid userid)
 				 errhint("Create one with CREATE USER MAPPING … OPTIONS (client_id '…', client_secret '…'). That of a role it is a member of is not inherited: SET ROLE to use it.")));
 }
 
+static RowVersion
+version_of(HeapTuple tuple)
+{
+	RowVersion	version = {tuple->t_self, HeapTupleHeaderGetXmin(tuple->t_data)};
+
+	return version;
+}
+
+static bool
+is_version(HeapTuple tuple, const RowVersion *version)
+{
+	return HeapTupleIsValid(tuple) && ItemPointerEquals(&tuple->t_self, (ItemPointer) &version->tid) &&
+		HeapTupleHeaderGetXmin(tuple->t_data) == version->xmin;
+}
+
+static HeapTuple
+search_server(Oid serverid)
+{
+	return SearchSysCache1(FOREIGNSERVEROID, ObjectIdGetDatum(serverid));
+}
+
+/* The mapping of the role, else that of PUBLIC. */
+static HeapTuple
+search_mapping(Oid serverid, Oid userid)
+{
+	HeapTuple	tuple = SearchSysCache2(USERMAPPINGUSERSERVER, ObjectIdGetDatum(userid),
+										ObjectIdGetDatum(serverid));
+
+	if (!HeapTupleIsValid(tuple))
+		tuple = SearchSysCache2(USERMAPPINGUSERSERVER, ObjectIdGetDatum(InvalidOid),
+								ObjectIdGetDatum(serverid));
+	return tuple;
+}
+
+static void
+read_mapping(CachedTenant *entry)
+{
+	Tenant	   *t = &entry->tenant;
+	HeapTuple	tuple = search_mapping(t->serverid, t->userid);
+
+	/* gone since it was looked for; this raises, unless it is there again */
+	if (!HeapTupleIsValid(tuple))
+		tenant_check_mapping(t->serverid, t->userid);
+	if (HeapTupleIsValid(tuple))
+	{
+		read_mapping_options(t, tuple);
+		entry->mapping_row = version_of(tuple);
+		ReleaseSysCache(tuple);
+	}
+	if (t->secret == NULL)
+		ereport(ERROR,
+				(errcode(ERRCODE_FDW_DYNAMIC_PARAMETER_VALUE_NEEDED),
+				 errmsg("the user mapping for server \"%s\" has no credentials", t->server),
+				 errhint("Set client_id and client_secret with ALTER USER MAPPING.")));
+}
+
 static CachedTenant *
 build_entry(Oid serverid, Oid userid)
 {
@@ -727,49 +823,92 @@ build_entry(Oid serverid, Oid userid)
 											  ALLOCSET_SMALL_SIZES);
 	MemoryContext old = MemoryContextSwitchTo(cxt);
 	CachedTenant *entry = palloc0(sizeof(CachedTenant));
+	HeapTuple	tuple;
 
 	entry->cxt = cxt;
 	entry->tenant.serverid = serverid;
 	entry->tenant.userid = userid;
+	tuple = search_server(serverid);
+	if (HeapTupleIsValid(tuple))
+	{
+		entry->server_row = version_of(tuple);
+		ReleaseSysCache(tuple);
+	}
 	read_server_options(&entry->tenant, GetForeignServer(serverid));
 	tenant_check_mapping(serverid, userid);
-	read_mapping_options(&entry->tenant, GetUserMapping(userid, serverid));
+	read_mapping(entry);
 	entry->server_hash = GetSysCacheHashValue1(FOREIGNSERVEROID, ObjectIdGetDatum(serverid));
 	MemoryContextSwitchTo(old);
 	return entry;
 }
 
+/* Are the rows that an entry was read from the ones that stand there now? */
+static bool
+is_current(const CachedTenant *entry)
+{
+	Oid			serverid = entry->tenant.serverid;
+	HeapTuple	server = search_server(serverid);
+	HeapTuple	mapping = search_mapping(serverid, entry->tenant.userid);
+	bool		same = is_version(server, &entry->server_row) &&
+		is_version(mapping, &entry->mapping_row);
+
+	if (HeapTupleIsValid(server))
+		ReleaseSysCache(server);
+	if (HeapTupleIsValid(mapping))
+		ReleaseSysCache(mapping);
+	return same;
+}
+
+static void
+list_entry(CachedTenant *entry, const CacheKey *key)
+{
+	bool		found;
+	CacheSlot  *slot = hash_search(cache, key, HASH_ENTER, &found);
+
+	MemoryContextSetParent(entry->cxt, CacheMemoryContext);
+	entry->listed = true;
+	slot->entry = entry;
+}
+
+/*
+ * The entry of a server and a role, read where it is not in the table.
+ *
+ * Reading the catalogs may let an invalidation in, of which an entry that is
+ * not listed yet does not hear: it may be half of one time and half of another,
+ * the old URL with the new secret.  Then the rows are looked at again: where
+ * they are the ones it was read from it is good for this caller, and not listed;
+ * where not it is read again.  To wait for a read without an invalidation would
+ * be to wait for ever under debug_discard_caches.
+ */
 static CachedTenant *
 lookup(Oid serverid, Oid userid)
 {
 	CacheKey	key = {serverid, userid};
 	CacheSlot  *slot;
-	CachedTenant *entry;
-	uint64		before;
-	bool		found;
 
 	init_cache();
 	slot = hash_search(cache, &key, HASH_FIND, NULL);
 	if (slot != NULL)
 		return slot->entry;
-	/*
-	 * Reading the catalogs may raise, so it is entered afterwards; and it may
-	 * let an invalidation in, of which an entry that is not listed yet would
-	 * not hear: then it is read again.
-	 */
 	for (;;)
 	{
-		before = invalidations;
-		entry = build_entry(serverid, userid);
+		uint64		before = invalidations;
+		CachedTenant *entry = build_entry(serverid, userid);
+
 		if (before == invalidations)
-			break;
+		{
+			list_entry(entry, &key);
+			return entry;
+		}
+		if (is_current(entry))
+		{
+			/* held by its caller alone, until his context ends */
+			MemoryContextSetParent(entry->cxt, CacheMemoryContext);
+			return entry;
+		}
 		discard(entry);
+		CHECK_FOR_INTERRUPTS();
 	}
-	slot = hash_search(cache, &key, HASH_ENTER, &found);
-	MemoryContextSetParent(entry->cxt, CacheMemoryContext);
-	entry->listed = true;
-	slot->entry = entry;
-	return entry;
 }
 
 static void

@@ -44,6 +44,7 @@ typedef struct Tenant
 	char	   *host;			/* of base_url, lower case */
 	char	   *endpoint;		/* scheme://host:port, lower case */
 	char	   *token_url;
+	char	   *token_endpoint; /* the same as scheme://host:port/path */
 	ApiVersion	api;
 	char	   *ca_file;
 	char	   *proxy;

@@ -177,23 +177,40 @@ token_drop(const Tenant *tenant, uint64 serial)
 static char *
 form_value(const char *text)
 {
-	return http_encode(pg_server_to_any(text, strlen(text), PG_UTF8));
+	char	   *utf8 = pg_server_to_any(text, strlen(text), PG_UTF8);
+	char	   *encoded = http_encode(utf8);
+
+	/* it may be a secret */
+	if (utf8 != text)
+		explicit_bzero(utf8, strlen(utf8));
+	return encoded;
+}
+
+/* As psprintf() would, which leaves a first try that was too short behind. */
+static char *
+form_body(const char *client_id, const char *secret)
+{
+	static const char *const format =
+		"grant_type=client_credentials&client_id=%s&client_secret=%s";
+	size_t		size = strlen(format) + strlen(client_id) + strlen(secret) + 1;
+	char	   *body = palloc(size);
+
+	snprintf(body, size, format, client_id, secret);
+	return body;
 }
 
 void
-token_spec(const Tenant *tenant, HttpSpec *spec, char *secret_start, size_t size)
+token_spec(const Tenant *tenant, HttpSpec *spec)
 {
 	char	   *secret = tenant_secret(tenant);
 	/* a file's bytes are sent as they are */
 	char	   *encoded = tenant->credential == CREDENTIAL_SECRET_FILE ?
 		http_encode(secret) : form_value(secret);
 
-	strlcpy(secret_start, secret, size);
 	spec->method = "POST";
 	spec->url = tenant->token_url;
 	spec->content_type = "application/x-www-form-urlencoded";
-	spec->body = psprintf("grant_type=client_credentials&client_id=%s&client_secret=%s",
-						  form_value(tenant->client_id), encoded);
+	spec->body = form_body(form_value(tenant->client_id), encoded);
 	spec->body_len = strlen(spec->body);
 	explicit_bzero(secret, strlen(secret));
 	explicit_bzero(encoded, strlen(encoded));

@@ -22,12 +22,10 @@ extern const char *token_get(const Tenant *tenant, uint64 *serial);
 
 /*
  * The request that fetches a token.  spec->body holds the secret: the caller
- * calls token_spec_done() when it has been handed to http_start().  secret_start
- * gets its first bytes, by which a tenant's words that repeat it are known.
- * Raises where the file of a secret cannot be read.
+ * calls token_spec_done() when it has been handed to http_start().  Raises where
+ * the file of a secret cannot be read.
  */
-extern void token_spec(const Tenant *tenant, HttpSpec *spec,
-					   char *secret_start, size_t size);
+extern void token_spec(const Tenant *tenant, HttpSpec *spec);
 extern void token_spec_done(HttpSpec *spec);
 
 /* Keep the token of an answer with status 200; false where there is none. */

@@ -6,6 +6,7 @@ use strict;
 use warnings;
 
 use AccessReq;
+use JSON::PP;
 use PostgreSQL::Test::Cluster;
 use PostgreSQL::Test::Utils;
 use Test::More;
@@ -161,28 +162,119 @@ for (['html', status => 502], ['garbage'], ['status', status => 200, body => '{}
 }
 fails(server(client('a-nouser')), '42501', qr/HINT:  .*personal access token/s, 'no user behind the token');
 
-# a gateway that repeats what it was sent
-my $echo = new_listener(
-	sub {
-		my ($socket) = @_;
-		my $request = read_request($socket) // return;
-		my ($said) = $request =~ /(client_secret=.*|Bearer [^\r]*)/s;
-		$said =~ s/%([0-9A-F]{2})/chr hex $1/ge if $said =~ /%/ && $said =~ /decoded/;
-		$said =~ s/"/\\"/g;
-		syswrite($socket, answer_text(400, "{\"message\":\"I do not like $said\",\"trackingId\":\"t1\"}"));
-		hang_up($socket);
-	});
-for ([ 'a secret', client('echo') ], [ 'a secret, encoded', client('echo', client_secret => "S3cr&t $secret") ],
-	[ 'a secret, decoded', client('echo', client_secret => "S3cr&t decoded $secret") ], [ 'a token', { access_token => $static } ])
-{
-	my ($what, $mapping) = @$_;
+# ------------------------------------------- a gateway that repeats what it got
 
-	$r = run(count(server($mapping, url => $echo->url)));
-	like($r->{sqlstate}, qr/^(28P01|22023)$/, "$what is repeated by the tenant: SQLSTATE");
-	like($r->{err}, qr/words are left out.*t1/, "$what is repeated by the tenant: it is hidden");
-	unlike($r->{err}, qr/S3cr|\Q$static\E/, "$what is repeated by the tenant: not shown");
+# How a text may be spelled, and the places of an answer where it may stand.
+my %spelling = (
+	'as it is' => sub { $_[0] },
+	'percent-encoded' => sub { $_[0] =~ s/([^A-Za-z0-9.~_-])/sprintf '%%%02X', ord $1/ger },
+	'percent-encoded in lower case' => sub { $_[0] =~ s/([^A-Za-z0-9.~_-])/sprintf '%%%02x', ord $1/ger },
+	'all of it percent-encoded' => sub { $_[0] =~ s/(.)/sprintf '%%%02x', ord $1/gser },
+	'escaped for HTML' => sub { $_[0] =~ s/&/&amp;/gr =~ s/</&lt;/gr =~ s/"/&quot;/gr =~ s/'/&#39;/gr },
+	'as character references' => sub { $_[0] =~ s/(.)/sprintf '&#x%x;', ord $1/gser },
+	'encoded twice' => sub { $_[0] =~ s/(.)/sprintf '%%25%02X', ord $1/gser },
+	'with the escapes of JSON' => sub { $_[0] =~ s/(.)/sprintf '\\\\u%04x', ord $1/gser },
+	'its tail' => sub { substr $_[0], -9 },
+	'its middle' => sub { substr $_[0], 5, 9 });
+my $words = JSON::PP->new->utf8;
+my %place = (
+	message => sub { $words->encode({ message => "I do not like $_[0]", trackingId => 't1' }) },
+	detailMessage => sub { $words->encode({ detailMessage => "I do not like $_[0]", trackingId => 't1' }) },
+	messages => sub { $words->encode({ detailCode => '400.1', trackingId => 't1', messages => [ { locale => 'en-US', text => "Not $_[0]!" } ] }) },
+	trackingId => sub { $words->encode({ message => 'No.', trackingId => $_[0] }) });
+# a token endpoint's own
+my %token_place = (
+	%place,
+	error => sub { $words->encode({ error => $_[0] }) },
+	error_description => sub { $words->encode({ error => 'invalid_client', error_description => "bad secret $_[0]" }) },
+	'a bare string' => sub { $words->encode($_[0]) },
+	HTML => sub { "<html><body>$_[0]</body></html>" });
+
+# What is sent, and what it said of it: decoded, as a gateway would have it.
+sub repeating
+{
+	my ($spelling, $places, $place, $status) = @_;
+
+	return new_listener(
+		sub {
+			my ($socket) = @_;
+			my $request = read_request($socket) // return;
+			my ($said) = $request =~ /client_secret=([^&]*)$/ ? $1 =~ s/%([0-9A-F]{2})/chr hex $1/ger : $request =~ /^Authorization: Bearer ([^\r]*)/m;
+			my $spelled = $spelling{$spelling}->($said);
+			syswrite($socket, answer_text($status, $places->{$place}->($spelled),
+					$place eq 'trackingId' ? ('SLPT-Request-ID' => $spelled) : ()));
+			hang_up($socket);
+		});
 }
-$echo->stop;
+
+# No part of it may be in what a call says.
+sub hides
+{
+	my ($kept, $what, $mapping, $url, $sql) = @_;
+	my $log_before = -s $node->logfile;
+	my $result = run(($sql // sub { count($_[0]) })->(server($mapping, url => $url)));
+	my $said = $result->{err} . slurp_from($node->logfile, $log_before);
+
+	like($result->{sqlstate}, qr/^(28P01|22023|08P01|28000)$/, "$what: fails") or diag($result->{err});
+	# the statement that makes the mapping is not logged, so all of it is ours
+	for my $text ($said, $said =~ s/%25/%/gr =~ s/%([0-9A-Fa-f]{2})/chr hex $1/ger =~ s/&#x([0-9a-f]+);/chr hex $1/ger =~ s/&#39;/'/gr =~ s/&quot;/"/gr =~ s/&lt;/</gr =~ s/&amp;/&/gr =~ s/\\+u00([0-9a-f]{2})/chr hex $1/ger)
+	{
+		my $part = length $kept > 9 ? 9 : length $kept;
+		my ($found) = grep { index($text, substr($kept, $_, $part)) >= 0 } 0 .. length($kept) - $part;
+		is($found, undef, "$what: no part of it is said") or diag($text);
+	}
+	return $result;
+}
+
+# a secret of 7 bytes is one too
+for my $kept (q{S3cr&t <of> the'house" /+=%41}, '7bytes!')
+{
+	for my $spelling (sort keys %spelling)
+	{
+		next if length $kept < 9 && $spelling eq 'its middle';
+		my $place = (sort keys %token_place)[ length($spelling) % keys %token_place ];
+		my $listener = repeating($spelling, \%token_place, $place, 401);
+		hides($kept, "a token endpoint repeats a secret, $spelling, in $place", client('echo', client_secret => $kept), $listener->url);
+		$listener->stop;
+	}
+	for my $place (sort keys %token_place)
+	{
+		for my $status (400, 200)
+		{
+			my $listener = repeating('as it is', \%token_place, $place, $status);
+			hides($kept, "a token endpoint repeats a secret in $place, $status", client('echo', client_secret => $kept), $listener->url);
+			# the line in the log that a write leaves, too
+			hides($kept, "a token endpoint repeats a secret in $place, $status, to a write", client('echo', client_secret => $kept), $listener->url,
+				sub { "SELECT accessreq.cancel('x', 'y', server => '$_[0]')" });
+			$listener->stop;
+		}
+	}
+}
+# the token endpoint's own word is said where it is OAuth's
+for my $code ('invalid_client', 'unauthorized_client', 'temporarily_unavailable')
+{
+	my $listener = new_listener(sub { my ($s) = @_; read_request($s) // return; syswrite($s, answer_text(400, "{\"error\":\"$code\",\"error_description\":\"free text\"}")); hang_up($s) });
+	$r = run(count(server(client('oauth'), url => $listener->url)));
+	like($r->{err}, qr/\(HTTP 400\).*DETAIL:  The token endpoint says: "$code"\./s, "$code is said");
+	unlike($r->{err}, qr/free text/, "$code: and no more");
+	$listener->stop;
+}
+# a token is hidden likewise, and the words stay where they do not repeat it
+my $odd_token = q{to/ken+with=odd<"'&%41characters.of.its.own};
+for my $spelling (sort keys %spelling)
+{
+	for my $place (sort keys %place)
+	{
+		my $listener = repeating($spelling, \%place, $place, 400);
+		my $result = hides($odd_token, "the API repeats a token, $spelling, in $place", { access_token => $odd_token }, $listener->url);
+		like($result->{err}, $place eq 'trackingId' ? qr/No\.|words are left out/ : qr/words are left out.*t1/, "the API repeats a token, $spelling, in $place: it is left out");
+		$listener->stop;
+	}
+}
+my $plain_words = new_listener(sub { my ($s) = @_; read_request($s) // return; syswrite($s, answer_text(400, '{"message":"I do not like it","trackingId":"t1"}')); hang_up($s) });
+$r = run(count(server({ access_token => $odd_token }, url => $plain_words->url)));
+like($r->{err}, qr/I do not like it.*t1/, 'words that do not repeat it are shown');
+$plain_words->stop;
 
 # -------------------------------------------------------------- static tokens
 
