@@ -271,6 +271,62 @@ my $bytewise = new_listener(
 	});
 is($session->value(get(server_at($bytewise->url))), '{"c": 3}', 'byte by byte');
 
+# ------------------------------------- collections that end, and that do not
+
+# A collection of so many elements; it has its own mind about offsets.
+sub collection
+{
+	my ($page) = @_;
+
+	return new_listener(
+		sub {
+			my ($socket, $n, $note) = @_;
+			my $buffer = '';
+			my $pages = 0;
+			while (my $asked = read_request($socket, \$buffer))
+			{
+				my ($offset) = $asked =~ /offset=(\d+)/;
+				$note->('request', $asked);
+				my ($body, %headers) = $page->($offset, $pages++);
+				syswrite($socket, answer_text(200, $body, Connection => 'keep-alive', %headers)) or return;
+			}
+		});
+}
+sub elements { my ($from, $n) = @_; return '[' . join(',', map { "{\"id\":\"e$_\"}" } $from .. $from + $n - 1) . ']' }
+sub got_rows
+{
+	my ($listener, $args) = @_;
+
+	return $session->run("SELECT count(*), count(DISTINCT i) FROM accessreq.get('v2024/things', server => '" . server_at($listener->url) . "'" . ($args // '') . ') i');
+}
+
+my $paged = collection(sub { elements($_[0], $_[0] >= 600 ? 0 : 250) });
+is(got_rows($paged)->{out}, '750|750', 'a collection of three pages');
+is(got($paged, qr/^GET/), 4, 'and an empty one');
+my $counted = collection(sub { (elements($_[0], $_[0] >= 500 ? 100 : 250), 'X-Total-Count' => 600) });
+is(got_rows($counted)->{out}, '600|600', 'one that has told its count');
+is(got($counted, qr/^GET/), 3, 'ends with it');
+is(got_rows($counted, ", query => '{\"offset\": 500}'")->{out}, '100|100', 'also from the middle on');
+my $deaf = collection(sub { elements(0, 250) });
+is(got_rows($deaf)->{out}, '250|250', 'one that knows no offset');
+is(got($deaf, qr/^GET/), 2, 'is asked twice');
+my $restless = collection(sub { my $text = elements(0, 250); $text =~ s/\}\]/,"at":$_[1]}]/; $text });
+is(got_rows($restless)->{out}, '250|250', 'one that knows none, and changes a byte a page');
+is(got($restless, qr/^GET/), 2, 'is asked twice');
+my $first_moves = collection(sub { my $text = elements(0, 250); $text =~ s/\}/,"at":$_[1]}/; $text });
+is(got_rows($first_moves)->{out}, '250|250', 'and where it is in the first element');
+is(got($first_moves, qr/^GET/), 2, 'is asked twice');
+my $swings = collection(sub { elements(($_[1] % 2) * 250, 250) });
+is(got_rows($swings)->{out}, '500|500', 'one that goes to and fro');
+is(got($swings, qr/^GET/), 3, 'is asked until it comes back');
+# nothing tells that this one stands still
+my $nameless = collection(sub { "[$_[1], 2]" });
+$r = got_rows($nameless);
+is($r->{out}, '20000|10000', 'one that has no ids and is new each time is read to a bound');
+like($r->{err}, qr/WARNING:  54000: stopped after 10000 pages of "v2024\/things", which may have more.*HINT:  Go on with query => '\{"offset": 20000\}'/s, 'with a warning that says how to go on');
+is($session->run("SELECT count(*) FROM accessreq.get('v2024/things', max_rows => 5, server => '" . server_at($nameless->url) . "')")->{out}, '5', 'max_rows is a bound too');
+$_->stop for $paged, $counted, $deaf, $restless, $first_moves, $swings, $nameless;
+
 # ------------------------------------------------------------------- retries
 
 $session->run('SET accessreq.max_retries = 2');
