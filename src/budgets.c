@@ -7,6 +7,8 @@
  */
 #include "postgres.h"
 
+#include <inttypes.h>
+
 #include "fmgr.h"
 #include "funcapi.h"
 #include "limiter.h"
@@ -26,7 +28,7 @@ put_budget(FunctionCallInfo fcinfo, const LimiterInfo *info)
 	Datum		values[13] = {0};
 	bool		nulls[13] = {0};
 
-	values[0] = CStringGetTextDatum(psprintf("%016" INT64_MODIFIER "x%016" INT64_MODIFIER "x",
+	values[0] = CStringGetTextDatum(psprintf("%016" PRIx64 "%016" PRIx64,
 											 info->key.a, info->key.b));
 	values[1] = CStringGetTextDatum(info->of_token ? "token" : "calls");
 	values[2] = BoolGetDatum(info->shared);

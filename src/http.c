@@ -40,6 +40,7 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
+#include "common/hashfn.h"
 #include "compat.h"
 #include "http.h"
 #include "lib/ilist.h"
@@ -106,6 +107,7 @@ struct HttpRequest
 	void	   *tag;
 	CURL	   *easy;
 	struct curl_slist *headers;
+	uint64		peer;			/* whom its connection is to, hashed */
 	char	   *body;			/* of the request, malloc'd */
 	size_t		body_len;
 	size_t		body_sent;
@@ -134,6 +136,7 @@ typedef struct WatchedSocket
 typedef struct Descriptor
 {
 	curl_socket_t fd;
+	uint64		peer;			/* of the request that opened it */
 	ino_t		inode;
 } Descriptor;
 
@@ -257,19 +260,20 @@ release_descriptors(void)
 }
 
 /*
- * Has a connection that nobody uses anything to say?  Only its end, or what
- * makes it useless: an answer to no request, the alert or the close of TLS.
- * Those that libcurl watches are in use, and are its business.
+ * Has a connection to a peer that nobody uses anything to say?  Only its end,
+ * or what makes it useless: an answer to no request, the alert or the close of
+ * TLS.  Those that libcurl watches are in use, and are its business.
  */
 static bool
-any_idle_is_dead(void)
+any_idle_is_dead(uint64 peer)
 {
 	for (int i = 0; i < ndescriptors; i++)
 	{
 		char		byte;
 		ssize_t		n;
 
-		if (find_socket(descriptors[i].fd) != NULL || !is_open(&descriptors[i]))
+		if (descriptors[i].peer != peer || find_socket(descriptors[i].fd) != NULL ||
+			!is_open(&descriptors[i]))
 			continue;
 		do
 			n = recv(descriptors[i].fd, &byte, 1, MSG_PEEK | MSG_DONTWAIT);
@@ -303,6 +307,7 @@ on_open_socket(void *arg, curlsocktype purpose, struct curl_sockaddr *address)
 		return CURL_SOCKET_BAD;
 	}
 	descriptors[ndescriptors].fd = fd;
+	descriptors[ndescriptors].peer = ((HttpRequest *) arg)->peer;
 	descriptors[ndescriptors++].inode = st.st_ino;
 	return fd;
 }
@@ -825,7 +830,7 @@ start_easy(HttpRequest *r, const HttpSpec *spec,
 		if (!add_header(r, lines[i]))
 			return false;
 	}
-	if (spec->body != NULL && any_idle_is_dead() &&
+	if (spec->body != NULL && any_idle_is_dead(r->peer) &&
 		curl_easy_setopt(r->easy, CURLOPT_FRESH_CONNECT, 1L) != CURLE_OK)
 		return false;
 	if (!set_fixed_options(r, spec) || !set_trust(r->easy, spec->ca_file) ||
@@ -838,6 +843,20 @@ start_easy(HttpRequest *r, const HttpSpec *spec,
 	curl_multi_socket_action(multi, CURL_SOCKET_TIMEOUT, 0, &running);
 	reap();
 	return true;
+}
+
+/* Whose connections libcurl may take for a request: scheme, host, port, proxy. */
+static uint64
+peer_of(const HttpSpec *spec)
+{
+	const char *host = strstr(spec->url, "://");
+	size_t		len = host ? host + 3 - spec->url : 0;
+	uint64		h;
+
+	len += strcspn(spec->url + len, "/?");
+	h = hash_bytes_extended((const unsigned char *) spec->url, len, 0);
+	return spec->proxy == NULL ? h :
+		hash_bytes_extended((const unsigned char *) spec->proxy, strlen(spec->proxy), h);
 }
 
 HttpRequest *
@@ -853,6 +872,7 @@ http_start(HttpSet *set, const HttpSpec *spec, void *tag)
 	r->set = set;
 	r->tag = tag;
 	r->max_response = spec->max_response;
+	r->peer = peer_of(spec);
 	r->response.sent_at = GetCurrentTimestamp();
 	reset_headers(&r->response);
 

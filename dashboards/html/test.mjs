@@ -5,7 +5,10 @@ import { chromium } from 'playwright-core';
 import { pathToFileURL } from 'node:url';
 
 const [full, empty, huge, folder] = process.argv.slice(2);
+// Only a hang takes longer, in ms.
+const patience = 300_000;
 const browser = await chromium.launch({
+  timeout: patience,
   executablePath: process.env.CHROMIUM || '/usr/bin/chromium',
   args: ['--headless', '--no-sandbox', '--disable-gpu', '--disable-background-networking',
     '--host-resolver-rules=MAP * ~NOTFOUND , EXCLUDE 127.0.0.1']
@@ -23,6 +26,7 @@ function check(good, name, detail) {
 // A page, with what it said and asked for.
 async function open(file, options) {
   const context = await browser.newContext(Object.assign({ viewport: { width: 1280, height: 900 } }, options));
+  context.setDefaultTimeout(patience);
   const page = await context.newPage();
   const said = [];
   const asked = [];

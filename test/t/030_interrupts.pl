@@ -1,7 +1,8 @@
 # statement_timeout, pg_cancel_backend and pg_terminate_backend end a wait in
 # every phase of a request, with the SQLSTATE they have anywhere else, while
-# the peer stays silent for a minute; and no EXCEPTION block swallows them.
-# How fast exactly is measured by test/bench/cancel.sh.
+# the peer stays silent for a minute; and no EXCEPTION block swallows them.  A
+# cancel takes at most 50 ms longer than one of pg_sleep() beside it.  How fast
+# exactly is measured by test/bench/cancel.sh.
 
 use strict;
 use warnings;
@@ -12,8 +13,13 @@ use PostgreSQL::Test::Utils;
 use Test::More;
 use Time::HiRes qw(sleep time);
 
-use constant LIMIT_MS => 2000;
 use constant SILENCE => 60;
+
+# What is not ended waits for the peer.
+use constant LIMIT_MS => SILENCE * 1000 / 2;
+
+# What is promised.
+use constant PROMPT_MS => 50;
 
 my $node = accessreq_node('interrupts', conf => 'accessreq.request_timeout = 5min
 accessreq.connect_timeout = 5min
@@ -122,6 +128,46 @@ sub still_works
 	return;
 }
 
+# ms from a signal to the end of a statement, which waits as $ready says.
+sub signalled
+{
+	my ($session, $function, $sql, $ready) = @_;
+
+	$session->send($sql);
+	$ready->();
+	$session->{sent} = time;
+	$admin->value("SELECT $function(" . $session->backend . ')');
+	return $session->finish->{ms};
+}
+
+sub sleeps
+{
+	my ($session) = @_;
+
+	return poll_until('pg_sleep', sub { $admin->value("SELECT wait_event = 'PgSleep' FROM pg_stat_activity WHERE pid = " . $session->backend) eq 't' });
+}
+
+# A cancel and a termination are as prompt as those of pg_sleep().
+sub test_prompt
+{
+	my ($session, $name, $sql, $ready) = @_;
+
+	prompt_beside("$name, cancel: within " . PROMPT_MS . ' ms', PROMPT_MS,
+		sub { signalled($session, 'pg_cancel_backend', $sql, sub { $ready->($session) }) },
+		sub { signalled($session, 'pg_cancel_backend', 'SELECT pg_sleep(60)', sub { sleeps($session) }) });
+	my $terminated = sub {
+		my ($statement, $is_ready) = @_;
+		my $victim = new_session($node);
+		my $ms = signalled($victim, 'pg_terminate_backend', $statement, sub { $is_ready->($victim) });
+
+		$victim->quit;
+		return $ms;
+	};
+	prompt_beside("$name, terminate: within " . PROMPT_MS . ' ms', PROMPT_MS,
+		sub { $terminated->($sql, $ready) }, sub { $terminated->('SELECT pg_sleep(60)', \&sleeps) });
+	return;
+}
+
 # All three ways, plain and in an EXCEPTION block, against one server.
 sub test_phase
 {
@@ -170,6 +216,7 @@ sub test_phase
 		"$name, terminate: the backend is gone");
 	cmp_ok((time - $victim->{sent}) * 1000, '<', LIMIT_MS, "$name, terminate: gone in time");
 	$victim->quit;
+	test_prompt($session, $name, "SELECT $call", sub { backend_waits($admin, $_[0]->backend) });
 	return;
 }
 
@@ -284,7 +331,7 @@ ended_by($r, '', 'CREATE DATABASE beside a wait');
 $r = $admin->run('DROP DATABASE elsewhere');
 ended_by($r, '', 'DROP DATABASE beside a wait');
 # a pull that waits holds nothing that DDL waits for
-$r = $admin->run("SET lock_timeout = '1s'; ALTER TABLE accessreq.request_status SET (fillfactor = 99); ALTER SERVER pulled_hung OPTIONS (ADD user_agent 'x')");
+$r = $admin->run("SET lock_timeout = '30s'; ALTER TABLE accessreq.request_status SET (fillfactor = 99); ALTER SERVER pulled_hung OPTIONS (ADD user_agent 'x')");
 ended_by($r, '', 'ALTER TABLE beside a pull');
 
 # and when the postmaster dies, so do they
@@ -293,7 +340,7 @@ $node->kill9;
 my $died = time;
 # nobody may have waited for them yet: a zombie is gone as well
 my $lives = sub { my $stat = slurp_from("/proc/$_[0]/stat"); return kill(0, $_[0]) && $stat !~ /^\d+ \(.*\) Z/ };
-ok( poll_until('the backends to be gone', sub { !grep { $lives->($_) } @pids }, 10),
+ok( poll_until('the backends to be gone', sub { !grep { $lives->($_) } @pids }),
 	'no backend outlives the postmaster');
 cmp_ok((time - $died) * 1000, '<', LIMIT_MS, 'they are gone in time');
 $_->quit for $waiting, $pulling, $admin;
@@ -349,13 +396,14 @@ SKIP:
 		unlike($r->{err}, qr/swallowed/, "$how, cancel: not swallowed");
 		is($session->value('SELECT 1'), '1', "$how, cancel: the session works");
 	}
+	test_prompt($session, 'dns', "SELECT $call", sub { backend_waits($admin, $_[0]->backend) });
 	$session->send("SELECT $call");
 	backend_waits($admin, $session->backend);
 	$session->{sent} = time;
 	$admin->value('SELECT pg_terminate_backend(' . $session->backend . ')');
 	$r = $session->finish;
 	ended_by($r, '57P01', 'dns, terminate');
-	ok( poll_until('the backend to be gone', sub { !kill 0, $session->backend }, 5),
+	ok( poll_until('the backend to be gone', sub { !kill 0, $session->backend }),
 		'dns, terminate: the backend is gone');
 	cmp_ok((time - $session->{sent}) * 1000, '<', LIMIT_MS, 'dns, terminate: gone in time');
 	$session->quit;
@@ -363,7 +411,7 @@ SKIP:
 	# the resolver's threads of the sessions before must not hold up a stop
 	my $begin = time;
 	$dns_node->stop('fast');
-	cmp_ok(time - $begin, '<', 10, 'dns: the server stops');
+	cmp_ok(time - $begin, '<', 30, 'dns: the server stops');
 	kill 'TERM', $dns_pid;
 }
 

@@ -34,7 +34,7 @@ my $ca = make_ca($dir);
 my $other_ca = make_ca($dir, 'other_ca');
 my $here = 'IP:127.0.0.1,DNS:localhost';
 my @good = make_cert($dir, 'good', $here);
-my @expired = make_cert($dir, 'expired', $here, days => -1);
+my @expired = make_cert($dir, 'expired', $here, expired => 1);
 my @stranger = make_cert($dir, 'stranger', $here, ca => 'other_ca');
 my @elsewhere = make_cert($dir, 'elsewhere', 'DNS:other.example,IP:127.0.0.2');
 
@@ -90,7 +90,7 @@ refused('another CA', $good, qr/certificate/, ca_file => $other_ca);
 refused('a certificate of another CA', speaks(@stranger), qr/certificate/, ca_file => $ca);
 refused('an expired certificate', speaks(@expired), qr/expired/, ca_file => $ca);
 refused('a certificate for another host', speaks(@elsewhere), qr/certificate/, ca_file => $ca);
-refused('a self-signed certificate', speaks($other_ca, "$dir/other_ca.key"), qr/self[- ]signed/, ca_file => $ca);
+refused('a self-signed certificate', speaks(make_ca($dir, 'self', $here), "$dir/self.key"), qr/self[- ]signed/, ca_file => $ca);
 
 # ------------------------------------------------------------------- old versions
 

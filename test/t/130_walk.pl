@@ -113,7 +113,7 @@ for my $round (1 .. $rounds)
 	ok(poll_until('the tables to equal the tenant', sub {
 		$out = `perl '$compare' '@{[ $sandbox->url ]}' '@{[ $node->connstr('postgres') ]}' 'acme' 2>&1`;
 		return $? == 0;
-	}, 15), 'the tables equal the tenant') or diag($out);
+	}), 'the tables equal the tenant') or diag($out);
 	is(value("SELECT count(*) FROM accessreq.request_status WHERE missing_since IS NOT NULL"), scalar(keys %{ $sandbox->{removed} || {} }), 'as many are missing as were removed');
 	is(value('SELECT count(*) FROM accessreq.quarantined_item'), '0', 'nothing is in quarantine');
 	is(value("SELECT count(*) FROM accessreq.sync_run WHERE finished IS NULL AND started < now() - interval '30 s'"), '0', 'no run is without an end');

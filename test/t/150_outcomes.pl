@@ -23,7 +23,7 @@ sub value { return $admin->value(@_) }
 sub action { my ($id, $what) = @_; return value("SELECT $what FROM accessreq.action WHERE id = $id") }
 sub posts { return grep { $_->{method} ne 'GET' && $_->{path} !~ /oauth/ } $sandbox->requests }
 sub body { return decode_json($_[0]->{body}) }
-sub outcome { my ($id, $limit) = @_; return value("CALL accessreq.wait_for_action($id, '" . ($limit || 40) . " s')") }
+sub outcome { my ($id, $limit) = @_; return value("CALL accessreq.wait_for_action($id, '" . ($limit || PATIENCE) . " s')") }
 sub becomes { my ($id, $what, $name) = @_; return ok(poll_until($name, sub { action($id, $what) eq 't' }), $name) || diag(action($id, 'state, error')) }
 
 my @open = do
@@ -178,7 +178,7 @@ like(action($id, "answer::text"), qr/TERMINATED/, 'which is the evidence');
 $sandbox->forget;
 $sandbox->fault('close', method => 'POST', path => '/access-requests', count => 3);
 my @ids = map { create() } 1 .. 12;
-poll_until('most to be sent', sub { value("SELECT count(*) FROM accessreq.action WHERE id >= $ids[0] AND state = 'done'") >= 9 }, 60);
+poll_until('most to be sent', sub { value("SELECT count(*) FROM accessreq.action WHERE id >= $ids[0] AND state = 'done'") >= 9 });
 cmp_ok(value("SELECT count(*) FROM accessreq.action WHERE id >= $ids[0] AND state = 'unknown'"), '<=', 3, 'a tenant in trouble does not make the whole queue unknown');
 @times = map { $_->{time_ms} } posts();
 cmp_ok($times[-1] - $times[0], '>=', 900, 'the sender pauses after a lost answer');
@@ -262,12 +262,12 @@ while (time < $end && value("SELECT count(*) FROM accessreq.action WHERE id >= $
 	disturb();
 }
 $sandbox->no_faults;
-ok(poll_until('the queue to be empty', sub { value("SELECT count(*) FROM accessreq.action WHERE id >= $first AND state IN ('queued', 'sending')") == 0 }, 90), '200 actions, disturbed: none is left in the queue');
+ok(poll_until('the queue to be empty', sub { value("SELECT count(*) FROM accessreq.action WHERE id >= $first AND state IN ('queued', 'sending')") == 0 }), '200 actions, disturbed: none is left in the queue');
 $sandbox->admin('POST', 'advance', { ms => 10000 });
-ok(poll_until('no cancel or close to be unknown', sub { value("SELECT count(*) FROM accessreq.action WHERE id >= $first AND state = 'unknown' AND kind <> 'create'") == 0 }, 90), 'no cancel and no close stays unknown')
+ok(poll_until('no cancel or close to be unknown', sub { value("SELECT count(*) FROM accessreq.action WHERE id >= $first AND state = 'unknown' AND kind <> 'create'") == 0 }), 'no cancel and no close stays unknown')
   or diag(value("SELECT id, kind, state, error FROM accessreq.action WHERE id >= $first AND state = 'unknown' AND kind <> 'create'"));
 my %tenant = map { $_ => 1 } grep { defined } map { ref $_->{clientMetadata} eq 'HASH' ? $_->{clientMetadata}{accessreq_client_token} : undef } @{ $sandbox->dump };
-ok(poll_until('creates to be found', sub { !grep { $tenant{$_} } split /\n/, value("SELECT client_token FROM accessreq.action WHERE id >= $first AND state = 'unknown'") }, 60), 'a create is unknown only where the tenant does not have it');
+ok(poll_until('creates to be found', sub { !grep { $tenant{$_} } split /\n/, value("SELECT client_token FROM accessreq.action WHERE id >= $first AND state = 'unknown'") }), 'a create is unknown only where the tenant does not have it');
 my $received = received();
 my @twice = grep { $received->{$_} > 1 } keys %$received;
 is(scalar(@twice), 0, 'nothing was received twice') or diag("@twice");

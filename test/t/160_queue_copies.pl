@@ -18,7 +18,7 @@ my $admin = new_session($primary);
 sub value { return $admin->value(@_) }
 sub action { my ($id, $what) = @_; return value("SELECT $what FROM accessreq.action WHERE id = $id") }
 sub posts { return grep { $_->{method} ne 'GET' && $_->{path} !~ /oauth/ } $sandbox->requests }
-sub outcome { my ($id, $limit) = @_; return value("CALL accessreq.wait_for_action($id, '" . ($limit || 40) . " s')") }
+sub outcome { my ($id, $limit) = @_; return value("CALL accessreq.wait_for_action($id, '" . ($limit || PATIENCE) . " s')") }
 
 my %seen;
 my @open = grep { !$seen{$_}++ } map { $_->{accessRequestId} } grep { $_->{state} eq 'EXECUTING' && $_->{cancelable} && defined $_->{accessRequestId} } @{ $sandbox->dump };
@@ -69,7 +69,7 @@ $sandbox->admin('POST', 'advance', { ms => 5000 });
 $sandbox->forget;
 $standby->promote;
 $admin = new_session($standby);
-is(outcome($sent{$_}, 90), 'done', "the promoted standby looks before it sends: the $_ is done") for sort keys %sent;
+is(outcome($sent{$_}), 'done', "the promoted standby looks before it sends: the $_ is done") for sort keys %sent;
 is(scalar(posts()), 0, 'and sent nothing a second time');
 is(action($sent{create}, 'cardinality(access_request_ids)'), '1', 'what the create made is known');
 my $new = create('acme');
@@ -143,12 +143,12 @@ value('SELECT accessreq.start_worker()');
 is(outcome($id), 'done', 'start_worker() has it sent');
 my $start = time;
 is(outcome(create('acme')), 'done', 'and what comes after it');
-cmp_ok(time - $start, '<', 2, 'within a second or so');
+cmp_ok(time - $start, '<', 30, 'and not after launcher_naptime');
 value("BEGIN; SELECT accessreq.enqueue_cancel('" . shift(@open) . "', 'c'); PREPARE TRANSACTION 'p'");
 sleep 1.2;
 $sandbox->forget;
 $start = time;
 value("COMMIT PREPARED 'p'");
 $sandbox->await(qr/POST .*cancel/);
-cmp_ok(time - $start, '<', 2.5, 'in two phases too');
+cmp_ok(time - $start, '<', 30, 'in two phases too');
 done_testing();

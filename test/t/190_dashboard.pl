@@ -83,7 +83,7 @@ ok(!IPC::Run::run([ "$root/script/dashboard", $node->connstr('nothing'), "$out/x
 # What the browser says.
 $ENV{HOME} = $out;
 chdir $html or die "$html: $!";
-IPC::Run::run([ 'node', 'test.mjs', "$out/full.html", "$out/empty.html", "$out/huge.html", $out ], '>', \$stdout, '2>', \$stderr, IPC::Run::timeout(180));
+IPC::Run::run([ 'node', 'test.mjs', "$out/full.html", "$out/empty.html", "$out/huge.html", $out ], '>', \$stdout, '2>', \$stderr, IPC::Run::timeout(2 * PATIENCE));
 my @lines = $stdout =~ /^((?:not )?ok .*(?:\n#.*)?)$/mg;
 cmp_ok(scalar(@lines), '>', 30, 'the browser has been through') or diag("$stdout $stderr");
 for my $line (@lines)

@@ -12,6 +12,7 @@
  */
 #include "postgres.h"
 
+#include "accessreq.h"
 #include "executor/spi.h"
 #include "fmgr.h"
 #include "foreign/foreign.h"
