@@ -820,7 +820,7 @@ COMMENT ON FUNCTION accessreq.request_budgets() IS
 CREATE FUNCTION accessreq.clear_budget(budget text)
 RETURNS boolean
 AS 'MODULE_PATHNAME', 'accessreq_clear_budget'
-LANGUAGE C VOLATILE STRICT PARALLEL UNSAFE;
+LANGUAGE C VOLATILE PARALLEL UNSAFE;
 COMMENT ON FUNCTION accessreq.clear_budget(text) IS
 'forgets what a budget of accessreq.request_budget has counted, its block and its smallest rate_limit; false where there is none of that name';
 

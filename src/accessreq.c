@@ -156,7 +156,7 @@ define_worker_settings(void)
 		DefineCustomIntVariable("accessreq.max_budgets",
 								"How many request budgets are counted at a time.",
 								"One for each client and API version, and one for each role and server that has proven no client. Takes some 9 kB each.",
-								&accessreq_max_budgets, 64, 8, 10000,
+								&accessreq_max_budgets, 64, 8, 1000,
 								PGC_POSTMASTER, 0, NULL, NULL, NULL);
 	DefineCustomIntVariable("accessreq.launcher_naptime",
 							"How often the launcher looks for new databases.",

@@ -85,6 +85,16 @@ answer_created(const JsonValue *answer, int *n)
 }
 
 char *
+answer_listed_errors(const Call *call, const JsonValue *list)
+{
+	char	   *text = json_print(list);
+
+	if (call_repeats_secret(call, text))
+		return pstrdup("The tenant took the call and lists errors, which are left out because they repeat a secret");
+	return psprintf("The tenant took the call and lists errors: %s", api_error_text(text));
+}
+
+char *
 answer_error_line(const ApiError *error)
 {
 	StringInfoData buf;

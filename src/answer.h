@@ -26,6 +26,12 @@ extern Datum answer_lossy_jsonb(const JsonValue *value);
 /* The access requests that the answer to a create names, and their number. */
 extern const char **answer_created(const JsonValue *answer, int *n);
 
+/*
+ * A line for the list of errors in an answer that accepts a call, of which nothing
+ * but that there is a list is documented: they are shown and not understood.
+ */
+extern char *answer_listed_errors(const Call *call, const JsonValue *list);
+
 /* Message, detail and hint of an error in one, for a column; NULL for none. */
 extern char *answer_error_line(const ApiError *error);
 

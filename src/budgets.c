@@ -19,7 +19,7 @@
 PG_FUNCTION_INFO_V1(accessreq_request_budgets);
 PG_FUNCTION_INFO_V1(accessreq_clear_budget);
 
-#define KEY_DIGITS 32
+#define NAME_DIGITS 16
 
 /* A budget as one row: the columns of request_budgets(), in their order. */
 static void
@@ -28,8 +28,7 @@ put_budget(FunctionCallInfo fcinfo, const LimiterInfo *info)
 	Datum		values[13] = {0};
 	bool		nulls[13] = {0};
 
-	values[0] = CStringGetTextDatum(psprintf("%016" PRIx64 "%016" PRIx64,
-											 info->key.a, info->key.b));
+	values[0] = CStringGetTextDatum(psprintf("%016" PRIx64, info->name));
 	values[1] = CStringGetTextDatum(info->of_token ? "token" : "calls");
 	values[2] = BoolGetDatum(info->shared);
 	values[3] = ObjectIdGetDatum(info->database);
@@ -70,34 +69,22 @@ accessreq_request_budgets(PG_FUNCTION_ARGS)
 	return (Datum) 0;
 }
 
-static bool
-read_key(const char *text, LimiterKey *key)
-{
-	char		half[KEY_DIGITS / 2 + 1];
-
-	if (strlen(text) != KEY_DIGITS || strspn(text, "0123456789abcdef") != KEY_DIGITS)
-		return false;
-	strlcpy(half, text, sizeof(half));
-	key->a = strtou64(half, NULL, 16);
-	key->b = strtou64(text + KEY_DIGITS / 2, NULL, 16);
-	return true;
-}
-
 /*
  * clear_budget(budget text): forget what a budget counted, its block and its
- * smallest limit; false where there is none of that name.  Raises 22023 for
- * what is no name of a budget.
+ * smallest limit; false where there is none of that name.  Raises 22004 for
+ * null, 22023 for what is no name of a budget.
  */
 Datum
 accessreq_clear_budget(PG_FUNCTION_ARGS)
 {
-	char	   *name = text_to_cstring(PG_GETARG_TEXT_PP(0));
-	LimiterKey	key;
+	char	   *name;
 
-	if (!read_key(name, &key))
+	session_require_arg(fcinfo, 0, "budget");
+	name = text_to_cstring(PG_GETARG_TEXT_PP(0));
+	if (strlen(name) != NAME_DIGITS || strspn(name, "0123456789abcdef") != NAME_DIGITS)
 		ereport(ERROR,
 				(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
 				 errmsg("\"%s\" is not the name of a request budget", name),
 				 errhint("Take it from the column \"budget\" of accessreq.request_budget.")));
-	PG_RETURN_BOOL(limiter_clear(key));
+	PG_RETURN_BOOL(limiter_clear(strtou64(name, NULL, 16)));
 }

@@ -99,8 +99,9 @@ struct Call
 	int64		limited_us;		/* what the last of them asked for */
 	bool		renewed;		/* has a 401 been answered by a new token? */
 	uint64		token_serial;
-	char	   *token;			/* that was sent last, or NULL */
-	MemoryContextCallback forget_token;
+	char	   *secret;			/* token or secret that was sent last, or NULL */
+	MemoryContextCallback forget_secret;
+	LimiterKey	charged;		/* the budget that its last request was taken from */
 	HttpRequest *request;
 	ApiError   *error;
 };
@@ -154,23 +155,23 @@ call_response(const Call *call)
 	return call->request ? http_response(call->request) : NULL;
 }
 
-/* A reset callback: the copy of a token is zeroed, however the call ends. */
+/* A reset callback: the copy of a secret is zeroed, however the call ends. */
 static void
-zero_token(void *arg)
+zero_secret(void *arg)
 {
 	Call	   *call = (Call *) arg;
 
-	if (call->token != NULL)
-		explicit_bzero(call->token, strlen(call->token));
-	call->token = NULL;
+	if (call->secret != NULL)
+		explicit_bzero(call->secret, strlen(call->secret));
+	call->secret = NULL;
 }
 
-/* Keep what was sent, to know it again in the answer. */
+/* Keep what is sent, which is the call's own copy, to know it again in the answer. */
 static void
-remember_token(Call *call, const char *token)
+keep_secret(Call *call, char *secret)
 {
-	zero_token(call);
-	call->token = pstrdup(token);
+	zero_secret(call);
+	call->secret = secret;
 }
 
 static void
@@ -238,9 +239,9 @@ new_call(CallSet *set, const CallSpec *spec)
 		set->http = http_open(set->cxt);
 	call->set = set;
 	call->cxt = cxt;
-	call->forget_token.func = zero_token;
-	call->forget_token.arg = call;
-	MemoryContextRegisterResetCallback(cxt, &call->forget_token);
+	call->forget_secret.func = zero_secret;
+	call->forget_secret.arg = call;
+	MemoryContextRegisterResetCallback(cxt, &call->forget_secret);
 	call->spec = *spec;
 	call->spec.path = copy_text(spec->path);
 	call->spec.body = copy_text(spec->body);
@@ -442,14 +443,32 @@ may_retry(const Call *call, const HttpResponse *response, bool token)
 	return response->failure != HTTP_ANSWERED && !response->sent;
 }
 
+bool
+call_repeats_secret(const Call *call, const char *text)
+{
+	return redact_repeats(text, call->secret);
+}
+
+static void
+drop_text(char **text)
+{
+	if (*text != NULL)
+		explicit_bzero(*text, strlen(*text));
+	*text = NULL;
+}
+
 /* Gateways repeat what they refuse: not in a message, where it is the token. */
 static void
-hide_token(const Call *call, ApiError *error)
+hide_secret(const Call *call, ApiError *error)
 {
-	if (redact_repeats(error->tracking_id, call->token))
-		error->tracking_id = NULL;
-	if (redact_repeats(error->detail, call->token))
-		error->detail = psprintf("The tenant's words are left out, because they repeat a secret.%s",
+	bool		hide = call_repeats_secret(call, error->detail);
+
+	if (call_repeats_secret(call, error->tracking_id))
+		drop_text(&error->tracking_id);
+	if (!hide)
+		return;
+	drop_text(&error->detail);
+	error->detail = psprintf("The tenant's words are left out, because they repeat a secret.%s",
 								 error->tracking_id ?
 								 psprintf(" Tracking id: %s.", error->tracking_id) : "");
 }
@@ -525,7 +544,7 @@ handle_failure(Call *call, bool token)
 							   call->spec.what, response,
 							   changes_once(&call->spec), token);
 	add_endpoint_hint(call, error, token);
-	hide_token(call, error);
+	hide_secret(call, error);
 	end_call(call, error);
 }
 
@@ -535,9 +554,9 @@ handle_token_answer(Call *call)
 	HttpResponse *response = http_response(call->request);
 	bool		ok = response->failure == HTTP_ANSWERED && response->status == 200;
 
-	if (ok && token_accept(call->spec.tenant, response))
+	if (ok && token_accept(call->spec.tenant, response, call->secret))
 	{
-		limiter_granted(call->spec.tenant);
+		limiter_granted(call->spec.tenant, call->charged);
 		drop_request(call);
 		wake_token_waiters(call);
 		if (call->token_only)
@@ -592,6 +611,9 @@ handle_ended_request(HttpRequest *request)
 	const HttpResponse *response = http_response(request);
 	MemoryContext old = MemoryContextSwitchTo(call->cxt);
 
+	/* it goes into logs and tables, of successes too */
+	if (call_repeats_secret(call, response->tracking_id))
+		http_forget_tracking_id(request);
 	if (status_is_enough(call, response))
 		http_settle_for_status(request);
 	if (call->state == CALL_FETCHING_TOKEN)
@@ -600,7 +622,7 @@ handle_ended_request(HttpRequest *request)
 			 response->status >= 200 && response->status <= 299)
 	{
 		if (call->spec.tenant->credential == CREDENTIAL_TOKEN)
-			limiter_granted(call->spec.tenant);
+			limiter_granted(call->spec.tenant, call->charged);
 		warn_deprecated(call, response);
 		end_call(call, NULL);
 	}
@@ -651,7 +673,7 @@ send_token_request(Call *call)
 	HttpSpec	spec = {0};
 
 	call->fetches = true;
-	token_spec(call->spec.tenant, &spec);
+	keep_secret(call, token_spec(call->spec.tenant, &spec));
 	call->state = CALL_FETCHING_TOKEN;
 	send_request(call, &spec);
 	token_spec_done(&spec);
@@ -672,7 +694,7 @@ send_call(Call *call, const char *token)
 		spec.body_len = strlen(spec.body);
 		spec.content_type = "application/json";
 	}
-	remember_token(call, token);
+	keep_secret(call, pstrdup(token));
 	call->state = CALL_SENT;
 	send_request(call, &spec);
 }
@@ -748,17 +770,27 @@ left_to_others(CallShare share, int rate_limit, bool actions_wait)
 	return 0;
 }
 
-int64
-call_prepay(const Tenant *tenant, CallShare share)
+/* Has the caller a token that was granted to his credential? */
+static bool
+holds_granted(const Tenant *tenant)
 {
-	return limiter_take(tenant, left_to_others(share, tenant->rate_limit, false), false);
+	uint64		serial;
+
+	return tenant->credential != CREDENTIAL_TOKEN && token_get(tenant, &serial) != NULL;
+}
+
+int64
+call_prepay(const Tenant *tenant, CallShare share, LimiterKey *charged)
+{
+	return limiter_take(tenant, left_to_others(share, tenant->rate_limit, false),
+						holds_granted(tenant), charged);
 }
 
 void
-call_pay_back(const Tenant *tenant, int n)
+call_pay_back(LimiterKey charged, int n)
 {
 	if (n > 0)
-		limiter_give_back(tenant, n);
+		limiter_give_back(charged, n);
 }
 
 void
@@ -798,10 +830,11 @@ take_from_budget(Call *call, const char *token, bool *told)
 	{
 		/* this request; what is sent again is taken out like any other */
 		call->spec.prepaid = false;
+		call->charged = limiter_key(t);
 		return 0;
 	}
 	wait = limiter_take(t, left_to_others(call->spec.share, t->rate_limit, actions_wait(call)),
-						token != NULL && t->credential != CREDENTIAL_TOKEN);
+						token != NULL && t->credential != CREDENTIAL_TOKEN, &call->charged);
 	*told = wait > 0 && limiter_blocked(t) > 0;
 	return wait;
 }

@@ -70,11 +70,12 @@ extern void call_check_not_read_only(const Tenant *tenant, const char *what);
 
 /*
  * For who must know that a call leaves at once before it is started: take its
- * first request out of the budget, 0, or how long to wait for that.  And how
- * many more can be under way in the set.
+ * first request out of the budget, 0, or how long to wait for that; *charged is
+ * the budget, to pay back what is not sent.  And how many more can be under way
+ * in the set.
  */
-extern int64 call_prepay(const Tenant *tenant, CallShare share);
-extern void call_pay_back(const Tenant *tenant, int n);
+extern int64 call_prepay(const Tenant *tenant, CallShare share, LimiterKey *charged);
+extern void call_pay_back(LimiterKey charged, int n);
 extern int	call_room(CallSet *set);
 
 /*
@@ -117,6 +118,9 @@ extern void *call_tag(const Call *call);
 extern const ApiError *call_error(const Call *call);	/* NULL: status 2xx */
 extern HttpResponse *call_response(const Call *call);	/* NULL where none */
 extern void call_free(Call *call);
+
+/* Do the tenant's words repeat the token, or the secret, that was sent last? */
+extern bool call_repeats_secret(const Call *call, const char *text);
 
 /* How long the tenant or the budget asks to wait, of an API_LIMITED error. */
 extern int64 call_limited_us(const Call *call);

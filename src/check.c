@@ -402,7 +402,10 @@ step_budget(Check *c)
 {
 	const Tenant *t = c->tenant;
 	int			left = limiter_left(t);
-	int64		blocked = Max(limiter_blocked(t), limiter_token_blocked(t));
+	uint64		serial;
+	/* who has a token does not ask for one */
+	int64		blocked = Max(limiter_blocked(t),
+							  token_get(t, &serial) == NULL ? limiter_token_blocked(t) : 0);
 	const char *hint = limiter_is_shared() ? NULL :
 		"Each session counts for itself: with accessreq in shared_preload_libraries all share one budget.";
 

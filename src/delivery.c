@@ -93,8 +93,7 @@ listed_errors(const Delivery *delivery, const JsonValue *answer)
 
 	if (((Action *) linitial(delivery->actions))->kind != ACTION_CLOSE || json_size(list) == 0)
 		return NULL;
-	return psprintf("The tenant took the call and lists errors: %s",
-					api_error_text(json_print(list)));
+	return answer_listed_errors(delivery->call, list);
 }
 
 /* Of a call that has ended: for all of its actions the same. */
@@ -367,12 +366,11 @@ prepay(Sender *s, const Tenant *tenant, int n)
 	s->waits_for_budget = false;
 	for (int i = 0; i < n; i++)
 	{
-		int64		wait = call_prepay(tenant, CALL_OF_ACTION);
+		int64		wait = call_prepay(tenant, CALL_OF_ACTION, &s->budget);
 
 		if (wait > 0)
 		{
 			s->waits_for_budget = true;
-			s->budget = limiter_key(tenant);
 			sender_pause(s, wait);
 			return i;
 		}
@@ -456,7 +454,7 @@ claim(Sender *s)
 	n = prepay(s, tenant, pack(candidates, bulk, parcels, slots));
 	if (n > 0)
 		claimed = claim_parcels(s, tenant->serverid, parcels, n);
-	call_pay_back(tenant, n - claimed);
+	call_pay_back(s->budget, n - claimed);
 	/* what is there and could not be claimed is tried when the queue is looked at */
 	s->more = candidates != NIL && (claimed > 0 || n == 0);
 }

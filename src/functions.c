@@ -394,8 +394,7 @@ job_id(const Batches *b, Call *call, char **errors)
 	answer = answer_parse(call, &problem);
 	list = json_get(answer, "errors");
 	if (json_size(list) > 0)
-		*errors = psprintf("The tenant took the call and lists errors: %s",
-						   api_error_text(json_print(list)));
+		*errors = answer_listed_errors(call, list);
 	return json_get_string(answer, "id");
 }
 

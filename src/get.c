@@ -12,6 +12,7 @@
 #include "postgres.h"
 
 #include "api.h"
+#include "common/hashfn.h"
 #include "funcapi.h"
 #include "idset.h"
 #include "jsonbtext.h"
@@ -150,17 +151,22 @@ put_value(Walk *w, const char *text, size_t len)
 static bool
 began_so_before(Walk *w, const JsonSpan *first)
 {
-	return first->id != NULL ? !idset_add(w->firsts, first->id, first->id_len) :
-		!idset_add(w->firsts, first->start, first->len);
+	uint64		hash;
+
+	if (first->id != NULL && first->id_len > 0)
+		return !idset_add(w->firsts, first->id, first->id_len);
+	hash = hash_bytes_extended((unsigned char *) first->start, first->len, 0);
+	return !idset_add(w->firsts, (char *) &hash, sizeof(hash));
 }
 
+/* Rows are left out, or may be: never without a word. */
 static void
-warn_unfinished(const Walk *w)
+warn_unfinished(const Walk *w, const char *why)
 {
 	ereport(WARNING,
 			(errcode(ERRCODE_PROGRAM_LIMIT_EXCEEDED),
-			 errmsg("stopped after %d pages of \"%s\", which may have more",
-					w->pages, api_error_text(w->path)),
+			 errmsg("stopped after %d pages of \"%s\", which may have more: %s",
+					w->pages, api_error_text(w->path), why),
 			 errhint("Go on with query => '{\"offset\": " INT64_FORMAT "}'. A collection that knows no offset sends the same elements again.",
 					 w->offset)));
 }
@@ -174,7 +180,7 @@ goes_on(Walk *w, int nrows, int64 total)
 		return false;
 	if (w->pages < MAX_PAGES)
 		return true;
-	warn_unfinished(w);
+	warn_unfinished(w, psprintf("no more than %d pages are read in one call", MAX_PAGES));
 	return false;
 }
 
@@ -199,7 +205,12 @@ take_page(Walk *w, const char *what, Call *call)
 	if (!json_cut_page(r->body, r->body_len, "id", &items, &nitems, &problem))
 		refuse_answer(w, what, r, problem);
 	if (nitems > 0 && began_so_before(w, &items[0]))
+	{
+		if (r->total_count > w->rows)
+			warn_unfinished(w, psprintf("it announces " INT64_FORMAT " rows, and a page began as one before did",
+										r->total_count));
 		return false;
+	}
 	for (int i = 0; i < nitems && w->rows < w->max_rows; i++)
 	{
 		MemoryContextReset(w->item_cxt);

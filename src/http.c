@@ -365,11 +365,18 @@ on_write(char *data, size_t size, size_t nmemb, void *arg)
 
 		while (want < resp->body_len + n + 1)
 			want *= 2;
-		bigger = realloc(resp->body, want);
+		/* realloc() might leave what came so far behind, a token perhaps */
+		bigger = malloc(want);
 		if (bigger == NULL)
 		{
 			r->no_memory = true;
 			return 0;
+		}
+		if (resp->body != NULL)
+		{
+			memcpy(bigger, resp->body, resp->body_len);
+			explicit_bzero(resp->body, resp->body_len);
+			free(resp->body);
 		}
 		resp->body = bigger;
 		r->body_alloc = want;
@@ -768,24 +775,36 @@ set_fixed_options(HttpRequest *r, const HttpSpec *spec)
 }
 
 /*
+ * From this release on a folder of CAs that is unset is the built-in one again
+ * (custom_capath follows the value).  Then the folder is one in which nothing
+ * can be: the file itself.
+ */
+#define UNSET_CAPATH_IS_DEFAULT 0x081500
+
+/*
  * Whom a request trusts: the system's CAs, or those of ca_file and no others.
- * libcurl reads its built-in folder of CAs beside a file that is named, unless
- * the folder is unset.  A proxy that is spoken to over TLS is held to the same.
+ * libcurl reads its built-in folder of CAs beside a file that is named.  A proxy
+ * that is spoken to over TLS is held to the same.
  *
- * Nothing that was learned of a file's CAs is kept: with a store that libcurl
- * caches (a day) or a TLS session that is resumed, a file that has been
- * replaced would go on vouching for peers that it does not know any more.
+ * A new connection goes by the file as it is then: with a store that libcurl
+ * caches (a day) or a TLS session that is resumed, one that has been replaced
+ * would go on vouching for peers that it does not know any more.
  */
 static bool
 set_trust(CURL *e, const char *ca_file)
 {
+	const char *folder = NULL;
 	int			bad = 0;
 	CURLcode	code;
 
+	if (ca_file != NULL &&
+		curl_version_info(CURLVERSION_NOW)->version_num >= UNSET_CAPATH_IS_DEFAULT)
+		folder = ca_file;
+
 #define OPT(option, value) (bad |= (curl_easy_setopt(e, option, value) != CURLE_OK))
-	/* a TLS library that knows no folders of CAs has none to unset */
-#define OPT_UNSET(option) \
-	(code = curl_easy_setopt(e, option, NULL), \
+	/* what a TLS library does not know it need not be kept from */
+#define OPT_IF_KNOWN(option, value) \
+	(code = curl_easy_setopt(e, option, value), \
 	 bad |= (code != CURLE_OK && code != CURLE_NOT_BUILT_IN))
 	OPT(CURLOPT_SSLVERSION, (long) CURL_SSLVERSION_TLSv1_2);
 	OPT(CURLOPT_SSL_VERIFYPEER, 1L);
@@ -797,12 +816,12 @@ set_trust(CURL *e, const char *ca_file)
 	{
 		OPT(CURLOPT_CAINFO, ca_file);
 		OPT(CURLOPT_PROXY_CAINFO, ca_file);
-		OPT_UNSET(CURLOPT_CAPATH);
-		OPT_UNSET(CURLOPT_PROXY_CAPATH);
-		OPT(CURLOPT_CA_CACHE_TIMEOUT, 0L);
+		OPT_IF_KNOWN(CURLOPT_CAPATH, folder);
+		OPT_IF_KNOWN(CURLOPT_PROXY_CAPATH, folder);
+		OPT_IF_KNOWN(CURLOPT_CA_CACHE_TIMEOUT, 0L);
 		OPT(CURLOPT_SSL_SESSIONID_CACHE, 0L);
 	}
-#undef OPT_UNSET
+#undef OPT_IF_KNOWN
 #undef OPT
 	return !bad;
 }
@@ -845,18 +864,33 @@ start_easy(HttpRequest *r, const HttpSpec *spec,
 	return true;
 }
 
-/* Whose connections libcurl may take for a request: scheme, host, port, proxy. */
+/*
+ * Whose connections libcurl may take for a request: scheme, host, port and
+ * proxy, hashed, however they are spelled.
+ */
 static uint64
 peer_of(const HttpSpec *spec)
 {
-	const char *host = strstr(spec->url, "://");
-	size_t		len = host ? host + 3 - spec->url : 0;
-	uint64		h;
+	const char *text[] = {spec->url, spec->proxy ? spec->proxy : ""};
+	uint64		h = 0;
 
-	len += strcspn(spec->url + len, "/?");
-	h = hash_bytes_extended((const unsigned char *) spec->url, len, 0);
-	return spec->proxy == NULL ? h :
-		hash_bytes_extended((const unsigned char *) spec->proxy, strlen(spec->proxy), h);
+	for (int i = 0; i < lengthof(text); i++)
+	{
+		const char *host = strstr(text[i], "://");
+		size_t		len = host ? host + 3 - text[i] : 0;
+		bool		https = pg_strncasecmp(text[i], "https:", 6) == 0;
+		char	   *peer;
+
+		len += strcspn(text[i] + len, "/?");
+		peer = pnstrdup(text[i], len);
+		for (char *p = peer; *p; p++)
+			*p = pg_ascii_tolower((unsigned char) *p);
+		if (len > 4 && (https ? strcmp(peer + len - 4, ":443") : strcmp(peer + len - 3, ":80")) == 0)
+			len -= https ? 4 : 3;
+		h = hash_bytes_extended((const unsigned char *) peer, len, h + 1);
+		pfree(peer);
+	}
+	return h;
 }
 
 HttpRequest *
@@ -934,6 +968,12 @@ http_settle_for_status(HttpRequest *request)
 	resp->body_len = 0;
 	resp->error[0] = '\0';
 	resp->failure = HTTP_ANSWERED;
+}
+
+void
+http_forget_tracking_id(HttpRequest *request)
+{
+	explicit_bzero(request->response.tracking_id, HTTP_HEADER_LEN);
 }
 
 void

@@ -119,6 +119,9 @@ extern HttpResponse *http_response(HttpRequest *request);
  */
 extern void http_settle_for_status(HttpRequest *request);
 
+/* The tracking id is not one to be shown. */
+extern void http_forget_tracking_id(HttpRequest *request);
+
 /* Free a request, under way or not, with its body. */
 extern void http_free(HttpRequest *request);
 

@@ -13,10 +13,16 @@
  * Anybody with USAGE on the wrapper can write down a client_id, a rate_limit of
  * 1 and a token_url of his own, so a client_id alone opens nobody else's
  * budget.  A caller is in the client's budget once the token endpoint granted a
- * token to exactly his credential: budgets remember a keyed hash of the
- * credentials to which that happened, so that new processes need not ask.
- * Until then, and after a refusal, he is in one that his role and server have
- * for themselves, where he can use up, throttle and block nobody but himself.
+ * token to exactly his credential (of a client_secret_file: to who has that
+ * path): budgets remember a keyed hash of the credentials to which that happened,
+ * so that new processes need not ask.  Until then, and after a refusal, he is in
+ * one that his role and server have for themselves, where he can use up,
+ * throttle and block nobody but himself.
+ *
+ * What is remembered is worth little by itself, since who knows a secret that
+ * the tenant takes no more could see to it that it never gets an answer: it
+ * holds for an hour, and for so many requests for a token that nothing came of.
+ * And it moves no limit: that takes a token in hand.
  * The client's budget is named by the client and by who vouches for it, the URL
  * of the token endpoint: one that grants tokens to everybody vouches for
  * nothing at another.  A static token is its own client, and proven once the
@@ -67,8 +73,26 @@
 /* Credentials of a client that are good at a time: one, and two amid a rotation. */
 #define MAX_PROOFS 4
 
+/* How long a grant is remembered, and for how many requests without another. */
+#define PROOF_LIFE_US (60 * 60 * USECS_PER_SEC)
+#define PROOF_TRIES 8
+
+/*
+ * A role that has this part of the budgets makes place for more among its own,
+ * where there is no other place: one credential is good for many endpoints.
+ */
+#define QUOTA_PART 8
+
 /* The log says that budgets are forgotten once in so long. */
 #define EVICTION_LOG_US (60 * USECS_PER_SEC)
+
+/* That a token was granted to a credential. */
+typedef struct Proof
+{
+	uint64		credential;		/* hashed; 0: none */
+	int64		granted_at;
+	int			tries;			/* for another, since then */
+} Proof;
 
 typedef struct Budget
 {
@@ -78,8 +102,9 @@ typedef struct Budget
 	int64		limit_seen;		/* when "limit" was last asked for */
 	int			limit;			/* the smallest of those who share it */
 	int			next;			/* where the next moment goes */
-	int			next_proof;
-	uint64		proofs[MAX_PROOFS]; /* of credentials; 0: none */
+	Proof		proofs[MAX_PROOFS];
+	Oid			maker_database; /* whose request made it */
+	Oid			maker;
 	LimiterInfo info;			/* whose it is */
 	int64		sent[RING_SIZE];
 } Budget;
@@ -100,6 +125,7 @@ typedef struct Caller
 	LimiterKey	own;			/* the one of the role and the server */
 	LimiterKey	vouched;		/* the client's for calls, which has the proofs */
 	uint64		proof;			/* of the credential */
+	uint64		name;			/* of a budget that is made for him */
 	LimiterInfo info;
 } Caller;
 
@@ -240,6 +266,10 @@ describe_caller(Caller *c, const Tenant *t, bool of_token)
 	c->client = client_key(t, kind, endpoint);
 	c->vouched = client_key(t, api, t->endpoint);
 	c->proof = credential_proof(t);
+	if (!pg_strong_random(&c->name, sizeof(c->name)))
+		ereport(ERROR,
+				(errcode(ERRCODE_INTERNAL_ERROR),
+				 errmsg("could not generate random values")));
 	c->info.of_token = of_token;
 	c->info.database = MyDatabaseId;
 	c->info.serverid = t->serverid;
@@ -248,7 +278,13 @@ describe_caller(Caller *c, const Tenant *t, bool of_token)
 	strlcpy(c->info.endpoint, endpoint, LIMITER_ENDPOINT_LEN);
 	if (t->client_id != NULL)
 	{
+		/* databases of other encodings read it, and it may be cut */
 		strlcpy(c->info.client_id, t->client_id, LIMITER_CLIENT_LEN);
+		for (char *p = c->info.client_id; *p; p++)
+		{
+			if (IS_HIGHBIT_SET(*p))
+				*p = '?';
+		}
 		strlcpy(c->info.token_endpoint, t->token_endpoint, LIMITER_ENDPOINT_LEN);
 	}
 }
@@ -282,12 +318,30 @@ sent_before(const Budget *b, int n)
 	return b->sent[(b->next - n + RING_SIZE) % RING_SIZE];
 }
 
+static Proof *
+find_proof(Budget *b, uint64 credential)
+{
+	for (int i = 0; b != NULL && i < MAX_PROOFS; i++)
+	{
+		if (b->proofs[i].credential == credential)
+			return &b->proofs[i];
+	}
+	return NULL;
+}
+
 static bool
-has_proofs(const Budget *b)
+holds(const Proof *proof, int64 now)
+{
+	return proof != NULL && proof->credential != 0 && proof->tries < PROOF_TRIES &&
+		now - proof->granted_at < PROOF_LIFE_US;
+}
+
+static bool
+has_proofs(const Budget *b, int64 now)
 {
 	for (int i = 0; i < MAX_PROOFS; i++)
 	{
-		if (b->proofs[i] != 0)
+		if (holds(&b->proofs[i], now))
 			return true;
 	}
 	return false;
@@ -295,7 +349,8 @@ has_proofs(const Budget *b)
 
 /*
  * What is lost with a budget, least first.  What strangers can make as many of
- * as they like comes before what somebody has proven.
+ * as they like, of a token that only they know too, comes before what somebody
+ * has proven.
  */
 static int
 worth(const Budget *b, int64 now)
@@ -304,89 +359,126 @@ worth(const Budget *b, int64 now)
 
 	if (b->last_used == 0)
 		return 0;
-	if (idle && !has_proofs(b))
+	if (idle && !has_proofs(b, now))
 		return 1;
-	if (!b->info.shared)
+	if (!b->info.shared || b->info.client_id[0] == '\0')
 		return 2;
 	return idle ? 3 : b->blocked_until > now ? 5 : 4;
 }
 
 #define WORTH_NOTHING 1
 
-/*
- * The budget of a key; makes one in the place of the one that is worth least
- * and was not used for longest.  *lost: that one was worth something.
- */
+static bool
+is_by(const Budget *b, const LimiterInfo *info)
+{
+	return b->last_used != 0 && b->maker_database == info->database && b->maker == info->userid;
+}
+
+/* The budget that is worth least and was not used for longest; of one maker's, or all. */
 static Budget *
-find_or_make(LimiterKey key, const LimiterInfo *info, int64 now, bool *lost)
+least_of(const LimiterInfo *maker, int64 now)
+{
+	Budget	   *least = NULL;
+
+	for (int i = 0; i < state->nbudgets; i++)
+	{
+		Budget	   *b = &state->budgets[i];
+		int			difference;
+
+		if (maker != NULL && !is_by(b, maker))
+			continue;
+		difference = least ? worth(b, now) - worth(least, now) : -1;
+		if (difference < 0 || (difference == 0 && b->last_used < least->last_used))
+			least = b;
+	}
+	return least;
+}
+
+/* A place for a budget; *lost: what was there was worth something. */
+static Budget *
+make_place(const LimiterInfo *info, int64 now, bool *lost)
+{
+	Budget	   *b = least_of(NULL, now);
+	int			own = 0;
+
+	if (worth(b, now) <= WORTH_NOTHING)
+		return b;
+	*lost = true;
+	for (int i = 0; i < state->nbudgets; i++)
+		own += is_by(&state->budgets[i], info);
+	return own > state->nbudgets / QUOTA_PART ? least_of(info, now) : b;
+}
+
+/* The budget of a key, made where there is none. */
+static Budget *
+find_or_make(LimiterKey key, const LimiterInfo *info, uint64 name, int64 now, bool *lost)
 {
 	Budget	   *b = look(key);
 
 	if (b == NULL)
 	{
-		b = &state->budgets[0];
-		for (int i = 1; i < state->nbudgets; i++)
-		{
-			Budget	   *other = &state->budgets[i];
-			int			difference = worth(other, now) - worth(b, now);
-
-			if (difference < 0 || (difference == 0 && other->last_used < b->last_used))
-				b = other;
-		}
-		if (worth(b, now) > WORTH_NOTHING)
-			*lost = true;
+		b = make_place(info, now, lost);
 		memset(b, 0, sizeof(Budget));
 		b->key = key;
+		b->maker_database = info->database;
+		b->maker = info->userid;
+		b->info.name = name;
 	}
+	else
+		name = b->info.name;
 	b->last_used = now;
 	b->info = *info;
+	b->info.name = name;
 	return b;
 }
 
-static bool
-knows(const Budget *b, uint64 proof)
-{
-	for (int i = 0; b != NULL && i < MAX_PROOFS; i++)
-	{
-		if (b->proofs[i] == proof)
-			return true;
-	}
-	return false;
-}
-
+/* In the place of the oldest, where it was not known. */
 static void
-add_proof(Budget *b, uint64 proof)
+note_proof(Budget *b, uint64 credential, int64 now)
 {
-	if (knows(b, proof))
-		return;
-	b->proofs[b->next_proof] = proof;
-	b->next_proof = (b->next_proof + 1) % MAX_PROOFS;
+	Proof	   *proof = find_proof(b, credential);
+
+	for (int i = 0; proof == NULL && i < MAX_PROOFS; i++)
+	{
+		if (b->proofs[i].credential == 0)
+			proof = &b->proofs[i];
+	}
+	if (proof == NULL)
+	{
+		proof = &b->proofs[0];
+		for (int i = 1; i < MAX_PROOFS; i++)
+		{
+			if (b->proofs[i].granted_at < proof->granted_at)
+				proof = &b->proofs[i];
+		}
+	}
+	proof->credential = credential;
+	proof->granted_at = now;
+	proof->tries = 0;
 }
 
 static bool
-is_proven(const Caller *c)
+is_proven(const Caller *c, int64 now)
 {
-	return knows(look(c->vouched), c->proof);
+	return holds(find_proof(look(c->vouched), c->proof), now);
 }
 
-/* Find or make the budget in which a caller is, or that of the client. */
+/*
+ * Find or make the budget in which a caller is: that of the client, where he is
+ * proven.
+ */
 static Budget *
 budget_of(Caller *c, bool proven, int64 now, bool *lost)
 {
-	Budget	   *b;
-
 	c->info.shared = proven;
-	b = find_or_make(proven ? c->client : c->own, &c->info, now, lost);
-	if (proven && !c->info.of_token)
-		add_proof(b, c->proof);
-	return b;
+	return find_or_make(proven ? c->client : c->own, &c->info, c->name, now, lost);
 }
 
 /* The one where he is, if it is there. */
 static Budget *
-look_for(const Caller *c)
+look_for(const Caller *c, int64 now)
 {
-	return look(is_proven(c) ? c->client : c->own);
+	return look(is_proven(c, now) ? c->client : c->own);
 }
 
 /*
@@ -412,18 +504,32 @@ unlock_and_tell(bool lost, int64 now)
 				 errhidestmt(true)));
 }
 
-/* Servers that share a key share the smallest limit, while they are used. */
+/*
+ * Servers that share a key share the smallest limit, while they are used; who
+ * holds no token has not used it yet.
+ */
 static int
-effective_limit(Budget *b, int rate_limit, int64 now)
+effective_limit(Budget *b, int rate_limit, bool granted, int64 now)
 {
+	bool		stands = b->limit > 0 && now - b->limit_seen <= LIMIT_MEMORY_US;
+
 	if (rate_limit <= 0)
 		return 0;
-	if (b->limit == 0 || rate_limit <= b->limit || now - b->limit_seen > LIMIT_MEMORY_US)
+	rate_limit = Min(rate_limit, RING_SIZE);
+	if (granted && (!stands || rate_limit <= b->limit))
 	{
-		b->limit = Min(rate_limit, RING_SIZE);
+		b->limit = rate_limit;
 		b->limit_seen = now;
+		return rate_limit;
 	}
-	return b->limit;
+	return stands ? Min(b->limit, rate_limit) : rate_limit;
+}
+
+/* The limit that stands, without asking for one; 0: none. */
+static int
+standing_limit(const Budget *b, int64 now)
+{
+	return now - b->limit_seen <= LIMIT_MEMORY_US ? b->limit : 0;
 }
 
 static void
@@ -446,12 +552,13 @@ count_used(const Budget *b, int64 now, int most)
 LimiterKey
 limiter_key(const Tenant *tenant)
 {
+	int64		now = now_us();
 	Caller		c;
 	LimiterKey	key;
 
 	describe_caller(&c, tenant, false);
 	lock_state();
-	key = is_proven(&c) ? c.client : c.own;
+	key = is_proven(&c, now) ? c.client : c.own;
 	unlock_state();
 	return key;
 }
@@ -459,20 +566,18 @@ limiter_key(const Tenant *tenant)
 /* ---------------------------------------------------------------- who is who */
 
 void
-limiter_granted(const Tenant *tenant)
+limiter_granted(const Tenant *tenant, LimiterKey charged)
 {
 	int64		now = now_us();
 	bool		lost = false;
 	Caller		c;
 	Budget	   *b;
-	bool		known;
 
 	describe_caller(&c, tenant, false);
 	lock_state();
-	known = is_proven(&c);
 	b = budget_of(&c, true, now, &lost);
-	/* what proved it was counted in the other */
-	if (!known)
+	note_proof(b, c.proof, now);
+	if (!same_key(charged, c.client))
 		count_request(b, now);
 	unlock_and_tell(lost, now);
 }
@@ -481,24 +586,31 @@ void
 limiter_refused(const Tenant *tenant)
 {
 	Caller		c;
-	Budget	   *b;
+	Proof	   *proof;
 
 	describe_caller(&c, tenant, false);
 	lock_state();
-	b = look(c.vouched);
-	for (int i = 0; b != NULL && i < MAX_PROOFS; i++)
-	{
-		if (b->proofs[i] == c.proof)
-			b->proofs[i] = 0;
-	}
+	proof = find_proof(look(c.vouched), c.proof);
+	if (proof != NULL)
+		memset(proof, 0, sizeof(Proof));
 	unlock_state();
 }
 
 /* ------------------------------------------------------------------- requests */
 
+/* A request for a token, by who was granted one before: one more without another. */
+static void
+note_try(const Caller *c)
+{
+	Proof	   *proof = find_proof(look(c->vouched), c->proof);
+
+	if (proof != NULL)
+		proof->tries++;
+}
+
 /* Of a limit of one nothing can be left to others. */
 int64
-limiter_take(const Tenant *tenant, int leave, bool granted)
+limiter_take(const Tenant *tenant, int leave, bool granted, LimiterKey *charged)
 {
 	int64		now = now_us();
 	int64		wait = 0;
@@ -509,8 +621,12 @@ limiter_take(const Tenant *tenant, int leave, bool granted)
 
 	describe_caller(&c, tenant, false);
 	lock_state();
-	b = budget_of(&c, granted || is_proven(&c), now, &lost);
-	limit = effective_limit(b, tenant->rate_limit, now);
+	b = budget_of(&c, granted || is_proven(&c, now), now, &lost);
+	if (granted)
+		note_proof(b, c.proof, now);
+	*charged = b->key;
+	limit = effective_limit(b, tenant->rate_limit,
+							granted || tenant->credential == CREDENTIAL_TOKEN || !c.info.shared, now);
 	if (limit > 0)
 		limit = Max(limit - leave, 1);
 	if (b->blocked_until > now)
@@ -518,21 +634,23 @@ limiter_take(const Tenant *tenant, int leave, bool granted)
 	else if (limit > 0 && sent_before(b, limit) != 0)
 		wait = Max(sent_before(b, limit) + WINDOW_US + WINDOW_SLACK_US - now, 0);
 	if (wait == 0)
+	{
 		count_request(b, now);
+		if (!granted && tenant->credential != CREDENTIAL_TOKEN)
+			note_try(&c);
+	}
 	unlock_and_tell(lost, now);
 	return wait;
 }
 
 /* Of the last moments it does not matter whose they are. */
 void
-limiter_give_back(const Tenant *tenant, int n)
+limiter_give_back(LimiterKey charged, int n)
 {
-	Caller		c;
 	Budget	   *b;
 
-	describe_caller(&c, tenant, false);
 	lock_state();
-	b = look_for(&c);
+	b = look(charged);
 	for (int i = 0; b != NULL && i < n; i++)
 	{
 		b->next = (b->next - 1 + RING_SIZE) % RING_SIZE;
@@ -551,7 +669,7 @@ block(const Tenant *tenant, int64 microseconds, bool of_token)
 
 	describe_caller(&c, tenant, of_token);
 	lock_state();
-	b = budget_of(&c, is_proven(&c), now, &lost);
+	b = budget_of(&c, is_proven(&c, now), now, &lost);
 	b->blocked_until = Max(b->blocked_until, now + Min(microseconds, MAX_BLOCK_US));
 	unlock_and_tell(lost, now);
 }
@@ -566,7 +684,7 @@ blocked(const Tenant *tenant, bool of_token)
 
 	describe_caller(&c, tenant, of_token);
 	lock_state();
-	b = look_for(&c);
+	b = look_for(&c, now);
 	if (b != NULL)
 		left = Max(b->blocked_until - now, 0);
 	unlock_state();
@@ -608,11 +726,11 @@ limiter_left(const Tenant *tenant)
 
 	describe_caller(&c, tenant, false);
 	lock_state();
-	b = look_for(&c);
+	b = look_for(&c, now);
 	if (b != NULL && limit > 0)
 	{
 		/* only looking: another server's smaller limit stays as it is */
-		if (b->limit > 0)
+		if (standing_limit(b, now) > 0)
 			limit = Min(b->limit, limit);
 		used = count_used(b, now, limit);
 	}
@@ -640,8 +758,7 @@ limiter_list(int *n)
 		if (b->last_used == 0)
 			continue;
 		*info = b->info;
-		info->key = b->key;
-		info->limit = b->limit;
+		info->limit = standing_limit(b, now);
 		info->used = count_used(b, now, RING_SIZE);
 		info->blocked_us = Max(b->blocked_until - now, 0);
 		(*n)++;
@@ -651,16 +768,18 @@ limiter_list(int *n)
 }
 
 bool
-limiter_clear(LimiterKey key)
+limiter_clear(uint64 name)
 {
-	Budget	   *b;
-	bool		found;
+	bool		found = false;
 
 	lock_state();
-	b = look(key);
-	found = b != NULL;
-	if (found)
+	for (int i = 0; i < state->nbudgets; i++)
 	{
+		Budget	   *b = &state->budgets[i];
+
+		if (b->last_used == 0 || b->info.name != name)
+			continue;
+		found = true;
 		b->blocked_until = 0;
 		b->limit = 0;
 		b->next = 0;

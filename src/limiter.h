@@ -28,7 +28,7 @@ typedef struct LimiterKey
 /* What limiter_list() tells of a budget. */
 typedef struct LimiterInfo
 {
-	LimiterKey	key;
+	uint64		name;			/* for limiter_clear(); says nothing of the key */
 	bool		of_token;		/* of a token endpoint, which has no requests */
 	bool		shared;			/* of all who have proven to be the client */
 	Oid			database;		/* who used it last; of one that is not shared: */
@@ -39,7 +39,7 @@ typedef struct LimiterInfo
 	char		token_endpoint[LIMITER_ENDPOINT_LEN];	/* that vouches for the
 														 * client; "" with a
 														 * static token */
-	char		client_id[LIMITER_CLIENT_LEN];	/* "" with a static token */
+	char		client_id[LIMITER_CLIENT_LEN];	/* ASCII; "" with a static token */
 	int			limit;			/* 0: none */
 	int			used;			/* in the last 10 seconds */
 	int64		blocked_us;		/* for how long from now on; 0: not */
@@ -51,21 +51,23 @@ extern LimiterKey limiter_key(const Tenant *tenant);
 /*
  * A token was granted to exactly this credential, or a static one accepted; or
  * it was refused.  From then on the caller is in the client's budget, or in one
- * of his own.  The request that proved it is counted in the client's.
+ * of his own.  The request that proved it was charged to "charged", and counts
+ * in the client's.
  */
-extern void limiter_granted(const Tenant *tenant);
+extern void limiter_granted(const Tenant *tenant, LimiterKey charged);
 extern void limiter_refused(const Tenant *tenant);
 
 /*
  * Take one request out of the budget, of which "leave" are left to others: 0
  * when it may leave now (and is counted), else how many microseconds to wait
- * before asking again (nothing is counted).  "granted": the caller holds a
- * token that was granted to his credential, should the budget have forgotten.
+ * before asking again (nothing is counted).  *charged is the budget.  "granted":
+ * the caller holds a token that was granted to his credential, which proves it
+ * once more.
  */
-extern int64 limiter_take(const Tenant *tenant, int leave, bool granted);
+extern int64 limiter_take(const Tenant *tenant, int leave, bool granted, LimiterKey *charged);
 
 /* So many of those that were taken have not left after all. */
-extern void limiter_give_back(const Tenant *tenant, int n);
+extern void limiter_give_back(LimiterKey charged, int n);
 
 /*
  * The tenant, or its token endpoint, answered 429: nothing leaves to it for so
@@ -87,7 +89,7 @@ extern LimiterInfo *limiter_list(int *n);
  * Forget what a budget counted, its block and the smallest limit that was asked
  * for; who has proven to be its client stays.  False where there is none.
  */
-extern bool limiter_clear(LimiterKey key);
+extern bool limiter_clear(uint64 name);
 
 /* Do all processes share it? */
 extern bool limiter_is_shared(void);

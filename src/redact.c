@@ -140,16 +140,19 @@ holds_part(const char *text, const char *secret)
 bool
 redact_repeats(const char *text, const char *secret)
 {
+	size_t		len;
 	char	   *copy;
 	bool		found;
 
 	if (text == NULL || secret == NULL || secret[0] == '\0')
 		return false;
+	len = strlen(text);
 	copy = pstrdup(text);
 	found = holds_part(copy, secret);
 	for (int i = 0; !found && i < ROUNDS && unescape(copy); i++)
 		found = holds_part(copy, secret);
-	explicit_bzero(copy, strlen(copy));
+	/* it has become shorter with each round */
+	explicit_bzero(copy, len);
 	pfree(copy);
 	return found;
 }

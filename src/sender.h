@@ -28,7 +28,7 @@ typedef struct Sender
 	TimestampTz paused_until;	/* it claims nothing before */
 	int			failures;		/* in a row */
 	bool		waits_for_budget;
-	LimiterKey	budget;			/* for this one */
+	LimiterKey	budget;			/* for this one, which was asked last */
 	int64		building[API_MAX_BULK_CANCEL];	/* whose call is being made */
 	int			nbuilding;
 	TimestampTz write_after;	/* what has ended is not written down before */

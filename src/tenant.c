@@ -35,11 +35,14 @@
 #include "utils/acl.h"
 #include "utils/array.h"
 #include "utils/builtins.h"
+#include "utils/fmgroids.h"
 #include "utils/guc.h"
 #include "utils/hsearch.h"
 #include "utils/inval.h"
 #include "utils/lsyscache.h"
 #include "utils/memutils.h"
+#include "utils/rel.h"
+#include "utils/snapmgr.h"
 #include "utils/syscache.h"
 
 #define WRAPPER_NAME "accessreq"
@@ -534,13 +537,6 @@ typedef struct CacheKey
 	Oid			userid;
 } CacheKey;
 
-/* A version of a catalog row: of another row, or after a change, it is another. */
-typedef struct RowVersion
-{
-	ItemPointerData tid;
-	TransactionId xmin;
-} RowVersion;
-
 /*
  * An entry lives in a context of its own for as long as it is in the table or
  * a caller holds it.
@@ -552,8 +548,6 @@ typedef struct CachedTenant
 	int			holders;
 	bool		listed;			/* still in the table? */
 	uint32		server_hash;	/* of the catalog row it was read from */
-	RowVersion	server_row;
-	RowVersion	mapping_row;
 } CachedTenant;
 
 typedef struct CacheSlot
@@ -641,14 +635,16 @@ copy_option(List *list, const char *name)
 
 /* Fill in what the server says; in the entry's context. */
 static void
-read_server_options(Tenant *t, ForeignServer *server)
+read_server_options(Tenant *t, HeapTuple tuple, TupleDesc desc)
 {
-	List	   *list = server->options;
+	bool		isnull;
+	Datum		datum = heap_getattr(tuple, Anum_pg_foreign_server_srvoptions, desc, &isnull);
+	List	   *list = isnull ? NIL : untransformRelOptions(datum);
 	const char *api = option_value(list, "api");
 	const char *read_only = option_value(list, "read_only");
 	Url			url;
 
-	t->server = pstrdup(server->servername);
+	t->server = pstrdup(NameStr(((Form_pg_foreign_server) GETSTRUCT(tuple))->srvname));
 	t->base_url = copy_option(list, "base_url");
 	if (t->base_url == NULL || api == NULL || url_parse(t->base_url, &url) != NULL)
 		ereport(ERROR,
@@ -703,14 +699,13 @@ copy_element(Datum *elements, int n, const char *name)
 
 /*
  * Fill in what the mapping says.  GetUserMapping() would leave copies of the
- * secret about; here what was read is zeroed, and one copy stays.
+ * secret about; here what was read is zeroed, and one copy stays with us.
  */
 static void
-read_mapping_options(Tenant *t, HeapTuple tuple)
+read_mapping_options(Tenant *t, HeapTuple tuple, TupleDesc desc)
 {
 	bool		isnull;
-	Datum		datum = SysCacheGetAttr(USERMAPPINGUSERSERVER, tuple,
-										Anum_pg_user_mapping_umoptions, &isnull);
+	Datum		datum = heap_getattr(tuple, Anum_pg_user_mapping_umoptions, desc, &isnull);
 	ArrayType  *array;
 	Datum	   *elements;
 	int			n;
@@ -748,67 +743,71 @@ has_mapping(Oid serverid, Oid userid)
 }
 
 /* GetUserMapping() says the same, but not what to do. */
+static void
+report_no_mapping(Oid serverid, Oid userid)
+{
+	ereport(ERROR,
+			(errcode(ERRCODE_UNDEFINED_OBJECT),
+			 errmsg("there is no user mapping for role \"%s\" on server \"%s\"",
+					GetUserNameFromId(userid, false),
+					GetForeignServer(serverid)->servername),
+			 errhint("Create one with CREATE USER MAPPING … OPTIONS (client_id '…', client_secret '…'). That of a role it is a member of is not inherited: SET ROLE to use it.")));
+}
+
 void
 tenant_check_mapping(Oid serverid, Oid userid)
 {
 	if (!has_mapping(serverid, userid))
-		ereport(ERROR,
-				(errcode(ERRCODE_UNDEFINED_OBJECT),
-				 errmsg("there is no user mapping for role \"%s\" on server \"%s\"",
-						GetUserNameFromId(userid, false),
-						GetForeignServer(serverid)->servername),
-				 errhint("Create one with CREATE USER MAPPING … OPTIONS (client_id '…', client_secret '…'). That of a role it is a member of is not inherited: SET ROLE to use it.")));
-}
-
-static RowVersion
-version_of(HeapTuple tuple)
-{
-	RowVersion	version = {tuple->t_self, HeapTupleHeaderGetXmin(tuple->t_data)};
-
-	return version;
-}
-
-static bool
-is_version(HeapTuple tuple, const RowVersion *version)
-{
-	return HeapTupleIsValid(tuple) && ItemPointerEquals(&tuple->t_self, (ItemPointer) &version->tid) &&
-		HeapTupleHeaderGetXmin(tuple->t_data) == version->xmin;
-}
-
-static HeapTuple
-search_server(Oid serverid)
-{
-	return SearchSysCache1(FOREIGNSERVEROID, ObjectIdGetDatum(serverid));
-}
-
-/* The mapping of the role, else that of PUBLIC. */
-static HeapTuple
-search_mapping(Oid serverid, Oid userid)
-{
-	HeapTuple	tuple = SearchSysCache2(USERMAPPINGUSERSERVER, ObjectIdGetDatum(userid),
-										ObjectIdGetDatum(serverid));
-
-	if (!HeapTupleIsValid(tuple))
-		tuple = SearchSysCache2(USERMAPPINGUSERSERVER, ObjectIdGetDatum(InvalidOid),
-								ObjectIdGetDatum(serverid));
-	return tuple;
+		report_no_mapping(serverid, userid);
 }
 
 static void
-read_mapping(CachedTenant *entry)
+read_server(Tenant *t, Snapshot snapshot)
 {
-	Tenant	   *t = &entry->tenant;
-	HeapTuple	tuple = search_mapping(t->serverid, t->userid);
+	Relation	rel = table_open(ForeignServerRelationId, AccessShareLock);
+	ScanKeyData key;
+	SysScanDesc scan;
+	HeapTuple	tuple;
 
-	/* gone since it was looked for; this raises, unless it is there again */
-	if (!HeapTupleIsValid(tuple))
-		tenant_check_mapping(t->serverid, t->userid);
-	if (HeapTupleIsValid(tuple))
-	{
-		read_mapping_options(t, tuple);
-		entry->mapping_row = version_of(tuple);
-		ReleaseSysCache(tuple);
-	}
+	ScanKeyInit(&key, Anum_pg_foreign_server_oid, BTEqualStrategyNumber, F_OIDEQ,
+				ObjectIdGetDatum(t->serverid));
+	scan = systable_beginscan(rel, ForeignServerOidIndexId, true, snapshot, 1, &key);
+	if (HeapTupleIsValid(tuple = systable_getnext(scan)))
+		read_server_options(t, tuple, RelationGetDescr(rel));
+	systable_endscan(scan);
+	table_close(rel, AccessShareLock);
+	if (t->server == NULL)
+		ereport(ERROR,
+				(errcode(ERRCODE_UNDEFINED_OBJECT),
+				 errmsg("server with OID %u does not exist", t->serverid)));
+}
+
+/* The mapping of a role, or of PUBLIC (InvalidOid); false where there is none. */
+static bool
+read_mapping_of(Tenant *t, Oid role, Snapshot snapshot)
+{
+	Relation	rel = table_open(UserMappingRelationId, AccessShareLock);
+	ScanKeyData keys[2];
+	SysScanDesc scan;
+	HeapTuple	tuple;
+
+	ScanKeyInit(&keys[0], Anum_pg_user_mapping_umuser, BTEqualStrategyNumber, F_OIDEQ,
+				ObjectIdGetDatum(role));
+	ScanKeyInit(&keys[1], Anum_pg_user_mapping_umserver, BTEqualStrategyNumber, F_OIDEQ,
+				ObjectIdGetDatum(t->serverid));
+	scan = systable_beginscan(rel, UserMappingUserServerIndexId, true, snapshot, 2, keys);
+	if (HeapTupleIsValid(tuple = systable_getnext(scan)))
+		read_mapping_options(t, tuple, RelationGetDescr(rel));
+	systable_endscan(scan);
+	table_close(rel, AccessShareLock);
+	return OidIsValid(t->umid);
+}
+
+static void
+read_mapping(Tenant *t, Snapshot snapshot)
+{
+	if (!read_mapping_of(t, t->userid, snapshot) && !read_mapping_of(t, InvalidOid, snapshot))
+		report_no_mapping(t->serverid, t->userid);
 	if (t->secret == NULL)
 		ereport(ERROR,
 				(errcode(ERRCODE_FDW_DYNAMIC_PARAMETER_VALUE_NEEDED),
@@ -816,6 +815,10 @@ read_mapping(CachedTenant *entry)
 				 errhint("Set client_id and client_secret with ALTER USER MAPPING.")));
 }
 
+/*
+ * Read an entry, both rows of it by one snapshot: the caches may have them of
+ * two moments, the old URL with the new secret.
+ */
 static CachedTenant *
 build_entry(Oid serverid, Oid userid)
 {
@@ -823,40 +826,17 @@ build_entry(Oid serverid, Oid userid)
 											  ALLOCSET_SMALL_SIZES);
 	MemoryContext old = MemoryContextSwitchTo(cxt);
 	CachedTenant *entry = palloc0(sizeof(CachedTenant));
-	HeapTuple	tuple;
+	Snapshot	snapshot = RegisterSnapshot(GetCatalogSnapshot(ForeignServerRelationId));
 
 	entry->cxt = cxt;
 	entry->tenant.serverid = serverid;
 	entry->tenant.userid = userid;
-	tuple = search_server(serverid);
-	if (HeapTupleIsValid(tuple))
-	{
-		entry->server_row = version_of(tuple);
-		ReleaseSysCache(tuple);
-	}
-	read_server_options(&entry->tenant, GetForeignServer(serverid));
-	tenant_check_mapping(serverid, userid);
-	read_mapping(entry);
+	read_server(&entry->tenant, snapshot);
+	read_mapping(&entry->tenant, snapshot);
+	UnregisterSnapshot(snapshot);
 	entry->server_hash = GetSysCacheHashValue1(FOREIGNSERVEROID, ObjectIdGetDatum(serverid));
 	MemoryContextSwitchTo(old);
 	return entry;
-}
-
-/* Are the rows that an entry was read from the ones that stand there now? */
-static bool
-is_current(const CachedTenant *entry)
-{
-	Oid			serverid = entry->tenant.serverid;
-	HeapTuple	server = search_server(serverid);
-	HeapTuple	mapping = search_mapping(serverid, entry->tenant.userid);
-	bool		same = is_version(server, &entry->server_row) &&
-		is_version(mapping, &entry->mapping_row);
-
-	if (HeapTupleIsValid(server))
-		ReleaseSysCache(server);
-	if (HeapTupleIsValid(mapping))
-		ReleaseSysCache(mapping);
-	return same;
 }
 
 static void
@@ -874,41 +854,32 @@ list_entry(CachedTenant *entry, const CacheKey *key)
  * The entry of a server and a role, read where it is not in the table.
  *
  * Reading the catalogs may let an invalidation in, of which an entry that is
- * not listed yet does not hear: it may be half of one time and half of another,
- * the old URL with the new secret.  Then the rows are looked at again: where
- * they are the ones it was read from it is good for this caller, and not listed;
- * where not it is read again.  To wait for a read without an invalidation would
- * be to wait for ever under debug_discard_caches.
+ * not listed yet does not hear.  Then it is good for this caller, and not
+ * listed: to wait for a read without an invalidation would be to wait for ever
+ * under debug_discard_caches.
  */
 static CachedTenant *
 lookup(Oid serverid, Oid userid)
 {
 	CacheKey	key = {serverid, userid};
 	CacheSlot  *slot;
+	CachedTenant *entry;
+	uint64		before;
 
 	init_cache();
 	slot = hash_search(cache, &key, HASH_FIND, NULL);
 	if (slot != NULL)
 		return slot->entry;
-	for (;;)
+	before = invalidations;
+	entry = build_entry(serverid, userid);
+	if (before == invalidations)
+		list_entry(entry, &key);
+	else
 	{
-		uint64		before = invalidations;
-		CachedTenant *entry = build_entry(serverid, userid);
-
-		if (before == invalidations)
-		{
-			list_entry(entry, &key);
-			return entry;
-		}
-		if (is_current(entry))
-		{
-			/* held by its caller alone, until his context ends */
-			MemoryContextSetParent(entry->cxt, CacheMemoryContext);
-			return entry;
-		}
-		discard(entry);
-		CHECK_FOR_INTERRUPTS();
+		/* held by its caller alone, until his context ends */
+		MemoryContextSetParent(entry->cxt, CacheMemoryContext);
 	}
+	return entry;
 }
 
 static void

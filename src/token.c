@@ -15,6 +15,8 @@
 #include "common/hashfn.h"
 #include "json.h"
 #include "mb/pg_wchar.h"
+#include "port.h"
+#include "redact.h"
 #include "token.h"
 #include "utils/hsearch.h"
 #include "utils/inval.h"
@@ -117,10 +119,17 @@ mix(uint64 h, const char *text)
 	return hash_bytes_extended((const unsigned char *) text, strlen(text), h + 1);
 }
 
+/* Keyed, so that nobody can make another credential that has the same. */
 static uint64
 fingerprint(const Tenant *tenant)
 {
-	return mix(mix(mix(tenant->credential, tenant->token_url), tenant->client_id),
+	static uint64 seed = 0;
+
+	if (seed == 0 && !pg_strong_random(&seed, sizeof(seed)))
+		ereport(ERROR,
+				(errcode(ERRCODE_INTERNAL_ERROR),
+				 errmsg("could not generate a random hash key")));
+	return seed ^ mix(mix(mix(seed + tenant->credential, tenant->token_url), tenant->client_id),
 			   tenant->secret);
 }
 
@@ -199,7 +208,7 @@ form_body(const char *client_id, const char *secret)
 	return body;
 }
 
-void
+char *
 token_spec(const Tenant *tenant, HttpSpec *spec)
 {
 	char	   *secret = tenant_secret(tenant);
@@ -212,8 +221,8 @@ token_spec(const Tenant *tenant, HttpSpec *spec)
 	spec->content_type = "application/x-www-form-urlencoded";
 	spec->body = form_body(form_value(tenant->client_id), encoded);
 	spec->body_len = strlen(spec->body);
-	explicit_bzero(secret, strlen(secret));
 	explicit_bzero(encoded, strlen(encoded));
+	return secret;
 }
 
 void
@@ -245,6 +254,13 @@ static char *
 keep(const char *text)
 {
 	return text ? strdup(text) : NULL;
+}
+
+/* A name that the token endpoint gives, unless it repeats the secret. */
+static char *
+keep_name(const char *name, const char *secret)
+{
+	return redact_repeats(name, secret) ? NULL : keep(name);
 }
 
 static const char *
@@ -287,14 +303,14 @@ read_claims(const char *token, MemoryContext cxt)
 
 static void
 keep_identity(TokenEntry *entry, const JsonValue *answer, const char *token,
-			  MemoryContext cxt)
+			  const char *secret, MemoryContext cxt)
 {
 	const JsonValue *claims = read_claims(token, cxt);
 	const char *tenant = first_of(answer, "tenant_id", "org");
 	const char *identity = json_get_string(answer, "identity_id");
 
-	entry->tenant = keep(tenant ? tenant : first_of(claims, "tenant_id", "org"));
-	entry->identity = keep(identity ? identity : json_get_string(claims, "identity_id"));
+	entry->tenant = keep_name(tenant ? tenant : first_of(claims, "tenant_id", "org"), secret);
+	entry->identity = keep_name(identity ? identity : json_get_string(claims, "identity_id"), secret);
 }
 
 static int64
@@ -308,7 +324,7 @@ lifetime(const JsonValue *answer)
 }
 
 bool
-token_accept(const Tenant *tenant, const HttpResponse *response)
+token_accept(const Tenant *tenant, const HttpResponse *response, const char *secret)
 {
 	MemoryContext cxt = AllocSetContextCreate(CurrentMemoryContext, "accessreq token answer",
 											  ALLOCSET_SMALL_SIZES);
@@ -335,10 +351,11 @@ token_accept(const Tenant *tenant, const HttpResponse *response)
 		entry->renew_at = Max(response->sent_at +
 							  (life - Min(RENEW_EARLY_S, life / 10)) * USECS_PER_SEC,
 							  GetCurrentTimestamp() + MIN_USE_S * USECS_PER_SEC);
-		keep_identity(entry, answer, token, cxt);
-		explicit_bzero(unconstify(char *, token), strlen(token));
+		keep_identity(entry, answer, token, secret, cxt);
 		ok = entry->token != NULL;
 	}
+	if (token != NULL)
+		explicit_bzero(unconstify(char *, token), strlen(token));
 	MemoryContextSwitchTo(old);
 	MemoryContextDelete(cxt);
 	return ok;

@@ -22,14 +22,18 @@ extern const char *token_get(const Tenant *tenant, uint64 *serial);
 
 /*
  * The request that fetches a token.  spec->body holds the secret: the caller
- * calls token_spec_done() when it has been handed to http_start().  Raises where
- * the file of a secret cannot be read.
+ * calls token_spec_done() when it has been handed to http_start().  Returns the
+ * secret, palloc'd, for the caller to zero.  Raises where its file cannot be read.
  */
-extern void token_spec(const Tenant *tenant, HttpSpec *spec);
+extern char *token_spec(const Tenant *tenant, HttpSpec *spec);
 extern void token_spec_done(HttpSpec *spec);
 
-/* Keep the token of an answer with status 200; false where there is none. */
-extern bool token_accept(const Tenant *tenant, const HttpResponse *response);
+/*
+ * Keep the token of an answer with status 200, and what it says of itself where
+ * that does not repeat the secret; false where there is none.
+ */
+extern bool token_accept(const Tenant *tenant, const HttpResponse *response,
+						 const char *secret);
 
 /* The tenant refused this token (401): forget it, unless it is newer already. */
 extern void token_drop(const Tenant *tenant, uint64 serial);

@@ -319,11 +319,17 @@ is(got($first_moves, qr/^GET/), 2, 'is asked twice');
 my $swings = collection(sub { elements(($_[1] % 2) * 250, 250) });
 is(got_rows($swings)->{out}, '500|500', 'one that goes to and fro');
 is(got($swings, qr/^GET/), 3, 'is asked until it comes back');
+my $promising = collection(sub { (elements(0, 250), 'X-Total-Count' => 600) });
+$r = got_rows($promising);
+is($r->{out}, '250|250', 'one that knows no offset, and announces more');
+like($r->{err}, qr/WARNING:  54000: stopped after 1 pages .*: it announces 600 rows, and a page began as one before did/, 'is not ended without a word');
+my $same_id = collection(sub { $_[1] < 3 ? '[{"id":"","at":' . $_[1] . '}]' : '[]' });
+is(got_rows($same_id)->{out}, '3|3', 'an empty id is none');
 # nothing tells that this one stands still
 my $nameless = collection(sub { "[$_[1], 2]" });
 $r = got_rows($nameless);
 is($r->{out}, '20000|10000', 'one that has no ids and is new each time is read to a bound');
-like($r->{err}, qr/WARNING:  54000: stopped after 10000 pages of "v2024\/things", which may have more.*HINT:  Go on with query => '\{"offset": 20000\}'/s, 'with a warning that says how to go on');
+like($r->{err}, qr/WARNING:  54000: stopped after 10000 pages of "v2024\/things", which may have more: no more than 10000 pages.*HINT:  Go on with query => '\{"offset": 20000\}'/s, 'with a warning that says how to go on');
 is($session->run("SELECT count(*) FROM accessreq.get('v2024/things', max_rows => 5, server => '" . server_at($nameless->url) . "')")->{out}, '5', 'max_rows is a bound too');
 $_->stop for $paged, $counted, $deaf, $restless, $first_moves, $swings, $nameless;
 

@@ -61,7 +61,8 @@ sub accepted
 	$session->send(call(server_at($tls->url, %o)));
 	ok(poll_until($what, sub { substr($tls->heard, $before) =~ /client_secret=Secret-of-trust/ }), "$what: accepted");
 	$admin->value('SELECT pg_cancel_backend(' . $session->backend . ')');
-	is($session->finish->{sqlstate}, '57014', "$what: and waited for");
+	my $r = $session->finish;
+	is($r->{sqlstate}, '57014', "$what: and waited for") or diag($r->{err} . $tls->heard);
 	return;
 }
 

@@ -278,6 +278,36 @@ for my $spelling (sort keys %spelling)
 		$listener->stop;
 	}
 }
+# of a success too: in its line in the log, and in an error over its body
+for my $body ('', '<html>')
+{
+	my $listener = new_listener(
+		sub {
+			my ($s) = @_;
+			my ($token) = (read_request($s) // return) =~ /^Authorization: Bearer ([^\r]*)/m;
+			syswrite($s, answer_text(200, $body, 'SLPT-Request-ID' => "id-of-$token"));
+			hang_up($s);
+		});
+	my $name = server({ access_token => $odd_token }, url => $listener->url);
+	my $before = -s $node->logfile;
+	my $said = run("SELECT accessreq.cancel('x', 'y', server => '$name')")->{err} . run("SELECT accessreq.get_config(server => '$name')")->{err};
+	poll_until('its line', sub { slurp_from($node->logfile, $before) =~ /LOG: .*accessreq\.cancel/ });
+	unlike($said . slurp_from($node->logfile, $before), qr/\Q${\ substr($odd_token, 0, 12)}\E/, 'a tracking id that repeats the token is not said, of a 200');
+	$listener->stop;
+}
+# what a token endpoint says of itself
+my $boasting = new_listener(
+	sub {
+		my ($s) = @_;
+		my ($said) = (read_request($s) // return) =~ /client_secret=(.*)$/;
+		syswrite($s, answer_text(200, defined $said ? "{\"access_token\":\"t\",\"expires_in\":700,\"tenant_id\":\"of $said\",\"identity_id\":\"$said\"}" : '[]', 'X-Total-Count' => 1));
+		hang_up($s);
+	});
+my $boast = server(client('boast'), url => $boasting->url);
+$r = run("SELECT string_agg(concat_ws(' ', step, ok, detail, hint), '; ') FROM accessreq.check('$boast')");
+like($r->{out}, qr/token t fetched; /, 'a token of an endpoint that repeats the secret as its name');
+unlike($r->{out}, qr/\Q$secret\E/, 'which is not shown');
+$boasting->stop;
 my $plain_words = new_listener(sub { my ($s) = @_; read_request($s) // return; syswrite($s, answer_text(400, '{"message":"I do not like it","trackingId":"t1"}')); hang_up($s) });
 $r = run(count(server({ access_token => $odd_token }, url => $plain_words->url)));
 like($r->{err}, qr/I do not like it.*t1/, 'words that do not repeat it are shown');

@@ -14,6 +14,7 @@ my $node = accessreq_node('budgets', conf => "accessreq.max_retries = 0\n");
 my $sandbox = new_sandbox();
 my $admin = new_session($node);
 my $url = quote_sql($sandbox->url);
+my $servers = 0;
 my $r;
 
 sub value { return $admin->value(@_) }
@@ -154,6 +155,53 @@ is(value($rotating), '4 true, 2 false', 'with its new one it is the same budget'
 $team->value(count('rotating'));
 is(value($rotating), '6 true, 2 false', 'for others with the new secret too');
 
+# Who knows a secret that the tenant takes no more, and sees to it that nobody
+# says so: he holds up nobody for long, and moves no limit.
+my $secret_now = "$PostgreSQL::Test::Utils::tmp_check/secret_now";
+sub secret_is { my ($text) = @_; open(my $f, '>', $secret_now) or die $!; print $f $text; close $f; return }
+my $vendor = new_listener(
+	sub {
+		my ($s, $n, $note) = @_;
+		my $buffer = '';
+		while (my $request = read_request($s, \$buffer))
+		{
+			my ($secret) = $request =~ /client_secret=(\w+)$/;
+			$note->('token', $secret) if $secret;
+			sleep 60 if $secret && $secret ne slurp_from($secret_now);
+			sleep 1 if $secret && $secret eq 'slow';
+			syswrite($s, $secret ? answer_text(200, '{"access_token":"t","expires_in":700}', Connection => 'keep-alive') :
+				answer_text(200, '[]', 'X-Total-Count' => 7, Connection => 'keep-alive'));
+		}
+	});
+my $vendor_url = quote_sql($vendor->url);
+my $vendors = "FROM accessreq.request_budget WHERE shared AND token_endpoint = $vendor_url || '/oauth/token'";
+secret_is('first');
+add_server($node, 'vendor', $vendor->url, options => { rate_limit => 20 }, mapping => { client_id => 'v', client_secret => 'first' });
+value('GRANT USAGE ON FOREIGN SERVER vendor TO team');
+value(count('vendor'));
+secret_is('second');
+value("ALTER USER MAPPING FOR PUBLIC SERVER vendor OPTIONS (SET client_secret 'second')");
+value(count('vendor'));
+$mallory->value("CREATE SERVER stale FOREIGN DATA WRAPPER accessreq OPTIONS (base_url $vendor_url, api 'v2024', rate_limit '1', request_timeout '100ms');
+	CREATE USER MAPPING FOR mallory SERVER stale OPTIONS (client_id 'v', client_secret 'first')");
+anew();
+$mallory->run(count('stale')) for 1 .. 30;
+cmp_ok(value("SELECT used $vendors"), '<=', 8, 'a secret of before, without an answer: it is tried in the client\'s budget a few times');
+is(value("SELECT rate_limit IS NULL OR rate_limit = 20 $vendors"), 't', 'and sets no limit there');
+is($admin->run("SET accessreq.request_timeout = '3s'; SELECT accessreq.count_status(server => 'vendor') FROM generate_series(1, 5); RESET accessreq.request_timeout")->{out}, join("\n", (7) x 5), 'who has the secret of now is not held up');
+
+# several who are granted their first at once: each request counts
+secret_is('slow');
+value("ALTER USER MAPPING FOR PUBLIC SERVER vendor OPTIONS (SET client_secret 'slow')");
+anew();
+my @several = map { value("CREATE ROLE several$_ LOGIN; GRANT USAGE ON FOREIGN SERVER vendor TO several$_; GRANT EXECUTE ON FUNCTION accessreq.count_status TO several$_"); new_session($node, user => "several$_") } 1 .. 3;
+my $asked = $vendor->noted('token');
+$_->send(count('vendor')) for @several;
+is($_->finish->{out}, '7', 'one of several') for @several;
+is(value("SELECT used $vendors"), '6', 'who were granted their first token at once: all is counted');
+$_->quit for @several;
+$vendor->stop;
+
 # a credential that is refused has nothing to do with the client any more
 anew();
 $sandbox->fault('status', path => 'oauth', status => 401, count => 3);
@@ -179,7 +227,7 @@ $monitor->quit;
 is($mallory->run('SELECT * FROM accessreq.request_budget')->{sqlstate}, '42501', 'nobody else sees it');
 is(value("SELECT accessreq.clear_budget(budget) $shared"), 't', 'a superuser clears it');
 is($team->run(count('acme'))->{out}, '600', 'and calls leave again');
-is(value("SELECT accessreq.clear_budget('" . ('0' x 32) . "')"), 'f', 'a budget that is not there');
+is(value("SELECT accessreq.clear_budget('" . ('0' x 16) . "')"), 'f', 'a budget that is not there');
 is($admin->run("SELECT accessreq.clear_budget('acme')")->{sqlstate}, '22023', 'what is no budget\'s name');
 # of a job it is kept in full
 value("CREATE USER MAPPING FOR postgres SERVER acme OPTIONS (client_id 'the-client', client_secret 'sandbox-secret')");
@@ -210,6 +258,31 @@ is(value("SELECT string_agg(client_id, ' ' ORDER BY client_id) FROM accessreq.re
 value("SELECT accessreq.count_status(server => 'client$_')") for 7 .. 10;
 is(value('SELECT count(*) FROM accessreq.request_budget'), '8', 'no more than max_budgets are counted');
 is($forgotten->(), 1, 'the log says so, once in a while');
+# one credential is good for as many endpoints as one can name: what it makes
+# takes its own place
+value(<<"SQL");
+CREATE ROLE mallory LOGIN; GRANT USAGE ON FOREIGN DATA WRAPPER accessreq TO mallory; GRANT EXECUTE ON FUNCTION accessreq.count_status TO mallory;
+SQL
+sleep 10.5;
+value("SELECT accessreq.count_status(server => 'client$_')") for 1 .. 3;
+$mallory = new_session($small, user => 'mallory');
+(my $by_name = $sandbox->url) =~ s/127\.0\.0\.1/localhost/;
+for my $base ($sandbox->url, $by_name)
+{
+	for my $api (qw(beta v3 v2024 v2025 v2026 v1))
+	{
+		my $name = 'm' . ++$servers;
+		$mallory->value("CREATE SERVER $name FOREIGN DATA WRAPPER accessreq OPTIONS (base_url '$base', api '$api', token_url '${\ $sandbox->url}/oauth/token');
+			CREATE USER MAPPING FOR mallory SERVER $name OPTIONS (client_id 'mallory', client_secret 'sandbox-secret')");
+		is($mallory->run(count($name))->{out}, '600', "mallory's own, at $base, $api");
+	}
+}
+is(value("SELECT string_agg(client_id, ' ' ORDER BY client_id) FROM accessreq.request_budget WHERE shared AND client_id ~ '[123]' AND client_id !~ '10'"), 'client1 client2 client3', 'the others keep theirs');
+# a name that is no ASCII, and is cut
+add_server($small, 'odd', $sandbox->url, mapping => { client_id => ('x' x 62) . "\xc3\xa9t\xc3\xa9", client_secret => 'sandbox-secret' });
+value("SELECT accessreq.count_status(server => 'odd')");
+is(value("SELECT client_id FROM accessreq.request_budget WHERE client_id ~ 'xxx'"), ('x' x 62) . '?', 'a client_id is shown in ASCII');
+$mallory->quit;
 $admin->quit;
 $small->stop;
 done_testing();

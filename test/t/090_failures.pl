@@ -400,6 +400,7 @@ for my $status (503, 429)
 	cmp_ok($r->{ms}, '<', 60000, "a session's call, $status: before that time is over");
 	my @all = $sandbox->requests(qr/access-request-status/);
 	is(scalar(@all), 1, "a session's call, $status: was not sent again");
+	$admin->value('SELECT count(accessreq.clear_budget(budget)) FROM accessreq.request_budget');
 }
 $sandbox->no_faults;
 

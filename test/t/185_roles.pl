@@ -49,11 +49,11 @@ value('ANALYZE');
 # ---------------------------------------------------------------------------- a reader
 
 paste('reader', $blocks[0]);
-my @read = split /\n/, value("SELECT relname FROM pg_class WHERE relnamespace = 'accessreq'::regnamespace AND relkind IN ('r', 'v') AND relname NOT IN ('action', 'quarantined_item', 'missing_candidate') ORDER BY 1");
+my @read = split /\n/, value("SELECT relname FROM pg_class WHERE relnamespace = 'accessreq'::regnamespace AND relkind IN ('r', 'v') AND relname NOT IN ('action', 'quarantined_item', 'missing_candidate', 'request_budget') ORDER BY 1");
 cmp_ok(scalar(@read), '>', 25, 'tables and views');
 allowed("reader: reads $_", 'bi', "SELECT * FROM accessreq.$_") for @read;
 allowed('reader: the document of the dashboard', 'bi', 'SELECT accessreq.dashboard_data()');
-denied("reader: not $_", 'bi', "SELECT * FROM accessreq.$_") for qw(action quarantined_item missing_candidate);
+denied("reader: not $_", 'bi', "SELECT * FROM accessreq.$_") for qw(action quarantined_item missing_candidate request_budget);
 denied("reader: does not write $_", 'bi', "DELETE FROM accessreq.$_") for qw(request_status approval sync_job action);
 $sandbox->forget;
 my @calls = split /\n/, value(<<'SQL');

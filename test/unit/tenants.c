@@ -12,15 +12,16 @@
  */
 #include "postgres.h"
 
+#include "access/genam.h"
 #include "accessreq.h"
+#include "catalog/pg_user_mapping.h"
 #include "executor/spi.h"
 #include "fmgr.h"
-#include "foreign/foreign.h"
 #include "miscadmin.h"
 #include "redact.h"
 #include "utils/builtins.h"
 #include "utils/inval.h"
-#include "utils/syscache.h"
+#include "utils/rel.h"
 
 PG_FUNCTION_INFO_V1(unit_tenant);
 PG_FUNCTION_INFO_V1(unit_memory_copies);
@@ -37,18 +38,12 @@ int			accessreq_connect_timeout = 1000;
 static bool discarding = false;
 static char *change = NULL;
 
-static ForeignServer *
-stormy_server(Oid serverid)
+static SysScanDesc
+stormy_scan(Relation rel, Oid index, bool index_ok, Snapshot snapshot, int nkeys, ScanKey key)
 {
 	if (discarding)
 		InvalidateSystemCaches();
-	return GetForeignServer(serverid);
-}
-
-static bool
-stormy_exists(int cacheid, Datum key1, Datum key2)
-{
-	if (change != NULL)
+	if (change != NULL && RelationGetRelid(rel) == UserMappingRelationId)
 	{
 		char	   *sql = change;
 
@@ -58,12 +53,10 @@ stormy_exists(int cacheid, Datum key1, Datum key2)
 		SPI_finish();
 		CommandCounterIncrement();
 	}
-	return SearchSysCacheExists(cacheid, key1, key2, 0, 0);
+	return systable_beginscan(rel, index, index_ok, snapshot, nkeys, key);
 }
 
-#define GetForeignServer stormy_server
-#undef SearchSysCacheExists2
-#define SearchSysCacheExists2 stormy_exists
+#define systable_beginscan stormy_scan
 #include "../../src/tenant.c"
 
 /*
