@@ -25,7 +25,7 @@ system_default = permissive
 MinProtocol = TLSv1
 CipherString = DEFAULT@SECLEVEL=0
 CNF
-my $node = do { local $ENV{OPENSSL_CONF} = "$dir/openssl.cnf"; accessreq_node('trust', conf => "accessreq.max_retries = 0\n") };
+my $node = do { local $ENV{OPENSSL_CONF} = "$dir/openssl.cnf"; accessreq_node('trust', conf => "accessreq.max_retries = 0\naccessreq.connect_timeout = 5min\naccessreq.request_timeout = 5min\n") };
 my $session = new_session($node);
 my $admin = new_session($node);
 my $servers = 0;
