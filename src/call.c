@@ -461,7 +461,8 @@ drop_text(char **text)
 static void
 hide_secret(const Call *call, ApiError *error)
 {
-	bool		hide = call_repeats_secret(call, error->detail);
+	/* without an answer they are the library's */
+	bool		hide = error->status != 0 && call_repeats_secret(call, error->detail);
 
 	if (call_repeats_secret(call, error->tracking_id))
 		drop_text(&error->tracking_id);
@@ -544,7 +545,9 @@ handle_failure(Call *call, bool token)
 							   call->spec.what, response,
 							   changes_once(&call->spec), token);
 	add_endpoint_hint(call, error, token);
-	hide_secret(call, error);
+	/* of a token endpoint no words of its own are there to begin with */
+	if (!token)
+		hide_secret(call, error);
 	end_call(call, error);
 }
 
