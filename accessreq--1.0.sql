@@ -834,7 +834,7 @@ LEFT JOIN pg_catalog.pg_foreign_server s
 	ON s.oid OPERATOR(pg_catalog.=) b.server_oid AND d.datname OPERATOR(pg_catalog.=) pg_catalog.current_database();
 COMMENT ON VIEW accessreq.request_budget IS
 'request budgets, and until when tenants told us to stay away, of all databases; without preload those of this session';
-COMMENT ON COLUMN accessreq.request_budget.server IS 'the foreign server (tenant) that used it last; null where it is another database''s';
+COMMENT ON COLUMN accessreq.request_budget.server IS 'the foreign server (tenant) that used it last; null where it is another database''s, or was dropped';
 COMMENT ON COLUMN accessreq.request_budget.database IS 'the database that used it last';
 COMMENT ON COLUMN accessreq.request_budget.role IS 'the role that used it last, whose own it is where it is not shared';
 COMMENT ON COLUMN accessreq.request_budget.purpose IS 'calls, or token: the block of a token endpoint, which counts no requests';
@@ -843,7 +843,7 @@ COMMENT ON COLUMN accessreq.request_budget.api IS 'the API version, each of whic
 COMMENT ON COLUMN accessreq.request_budget.client_id IS 'the client; null with a static access_token';
 COMMENT ON COLUMN accessreq.request_budget.token_endpoint IS 'who vouches for the client; null with a static access_token';
 COMMENT ON COLUMN accessreq.request_budget.shared IS 'true: of all who have been granted a token as this client; false: of the role and the server alone, until that happens';
-COMMENT ON COLUMN accessreq.request_budget.rate_limit IS 'requests in 10 seconds: the smallest rate_limit of the servers that share it; null: none';
+COMMENT ON COLUMN accessreq.request_budget.rate_limit IS 'requests in 10 seconds: the smallest rate_limit of the servers that shared it in the last minute; null: none was asked for';
 COMMENT ON COLUMN accessreq.request_budget.used IS 'requests in the last 10 seconds';
 COMMENT ON COLUMN accessreq.request_budget.blocked_seconds IS 'for how long nothing leaves, because the tenant said so; 0: it may';
 COMMENT ON COLUMN accessreq.request_budget.budget IS 'its name, for accessreq.clear_budget()';

@@ -18,6 +18,11 @@ as_root() {
 	if [ "$(id -u)" -eq 0 ]; then "$@"; else sudo "$@"; fi
 }
 
+# What a command that wants root is to begin with, when it is only printed.
+sudo_if_needed() {
+	if [ "$(id -u)" -ne 0 ]; then printf 'sudo '; fi
+}
+
 # Give a folder to the user who may run a server.
 give_to_server_user() {
 	if [ "$(id -u)" -eq 0 ]; then chown -R postgres "$1"; fi

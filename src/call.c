@@ -706,8 +706,8 @@ send_call(Call *call, const char *token)
  * What goes wrong here while sending (the file of the secret cannot be read,
  * memory) is the call's error, like all that goes wrong later: whoever sends
  * batches must hear of it for one of them.  Nothing of the database is touched
- * in between, so catching needs no subtransaction; a file that was left open
- * is closed with the transaction's.
+ * in between, so catching needs no subtransaction; a file is closed by who opens
+ * it.
  */
 static void
 send_next(Call *call, const char *token)

@@ -1002,21 +1002,37 @@ check_secret_file(int fd, const char *path)
 				 errdetail("File must have permissions u=rw (0600) or less if owned by the database user, or permissions u=rw,g=r (0640) or less if owned by root.")));
 }
 
-static char *
-read_secret_file(const char *path)
+/* The bytes of a file, at most one more than a secret may have; their number. */
+static ssize_t
+read_file(const char *path, char *buffer)
 {
 	int			fd = OpenTransientFile(path, O_RDONLY | O_NONBLOCK | PG_BINARY);
-	char	   *secret;
-	ssize_t		n;
+	ssize_t		n = -1;
 
 	if (fd < 0)
 		file_error(path, "open");
-	check_secret_file(fd, path);
-	secret = palloc(MAX_SECRET_FILE + 1);
-	n = read(fd, secret, MAX_SECRET_FILE + 1);
-	if (n < 0)
-		file_error(path, "read");
-	CloseTransientFile(fd);
+	/* who catches an error without a subtransaction has nobody to close it */
+	PG_TRY();
+	{
+		check_secret_file(fd, path);
+		n = read(fd, buffer, MAX_SECRET_FILE + 1);
+		if (n < 0)
+			file_error(path, "read");
+	}
+	PG_FINALLY();
+	{
+		CloseTransientFile(fd);
+	}
+	PG_END_TRY();
+	return n;
+}
+
+static char *
+read_secret_file(const char *path)
+{
+	char	   *secret = palloc(MAX_SECRET_FILE + 1);
+	ssize_t		n = read_file(path, secret);
+
 	if (n > MAX_SECRET_FILE)
 		ereport(ERROR,
 				(errcode(ERRCODE_CONFIG_FILE_ERROR),

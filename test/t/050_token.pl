@@ -340,6 +340,7 @@ sub secret_file
 	chmod $mode, "$dir/$name";
 	return server({ client_id => "file-$name", client_secret_file => "$dir/$name" });
 }
+sub value_of { my ($name) = @_; return $admin->value("SELECT coalesce((SELECT split_part(o, '=', 2) FROM pg_user_mappings m, unnest(m.umoptions) o WHERE m.srvname = '$name' AND o LIKE 'client_secret_file=%'), '')") }
 my $good_file = secret_file('good', 0600, $secret);
 works($good_file, 'a file with mode 0600');
 works(secret_file('readonly', 0400, "$secret\n"), 'a file with mode 0400 and a line end');
@@ -353,6 +354,13 @@ fails(server({ client_id => 'f', client_secret_file => "$dir/missing" }), '58P01
 fails(server({ client_id => 'f', client_secret_file => $dir }), '42809', qr/not a regular file/, 'a folder');
 POSIX::mkfifo("$dir/fifo", 0600);
 fails(server({ client_id => 'f', client_secret_file => "$dir/fifo" }), '42809', qr/not a regular file/, 'a FIFO');
+# none of them was left open, where the error is caught: by check()
+for my $file ('mode640', 'empty', 'nul', 'long')
+{
+	my ($name) = grep { value_of($_) eq "$dir/$file" } map { "t$_" } 1 .. $mappings;
+	$r = run("SELECT count(*) FROM accessreq.check('$name')");
+	unlike($r->{err}, qr/not closed at end-of-transaction/, "$file: is closed");
+}
 $sandbox->forget;
 works($good_file, 'a cached token');
 is(tokens(), 0, 'does not read the file');

@@ -96,6 +96,8 @@ ok(poll_until('the end', sub { $admin->value("SELECT count(*) FROM accessreq.syn
 	'and the pull ends well');
 is($admin->value("SELECT health, worker_pid, worker FROM accessreq.sync_status"), "ok|$pid|running", 'sync_status says so');
 
+# a scan is followed by a cycle
+ok(poll_until('the cycle', sub { $admin->value("SELECT count(*) FROM accessreq.sync_run WHERE kind = 'cycle' AND finished IS NOT NULL") >= 1 }), 'and a cycle after it');
 $sandbox->admin('POST', 'add', { n => 3 });
 $admin->value("BEGIN; SELECT accessreq.start_sync('acme', every => '1 second'); ROLLBACK");
 sleep 0.5;
