@@ -158,8 +158,8 @@ $node->safe_psql('postgres', 'CREATE DATABASE other');
 hang();
 ok(poll_until('no transaction', sub { $admin->value("SELECT count(*) FROM pg_stat_activity WHERE pid = (SELECT pid FROM accessreq.worker()) AND (xact_start IS NOT NULL OR backend_xmin IS NOT NULL)") == 0 }),
 	'while it waits for the tenant a worker has neither transaction nor snapshot');
-is($admin->value("SELECT wait_event FROM pg_stat_activity WHERE pid = (SELECT pid FROM accessreq.worker())"),
-	$admin->value("SELECT current_setting('server_version_num')::int >= 170000") eq 't' ? 'AccessreqHttp' : 'Extension', 'what it waits for has a name (17 and later)');
+my $name = $admin->value("SELECT current_setting('server_version_num')::int >= 170000") eq 't' ? 'AccessreqHttp' : 'Extension';
+ok(poll_until('its name', sub { $admin->value("SELECT wait_event FROM pg_stat_activity WHERE pid = (SELECT pid FROM accessreq.worker())") eq $name }), 'what it waits for has a name (17 and later)');
 # (in between it looks at its jobs)
 my $locks = "SELECT string_agg(locktype || ' ' || classid::regclass || ' ' || objsubid || ' ' || mode, ', ' ORDER BY classid::regclass::text) FROM pg_locks WHERE pid = (SELECT pid FROM accessreq.worker())";
 ok(poll_until('no other lock', sub { $admin->value($locks) eq 'object pg_extension 1 ExclusiveLock, object pg_foreign_server 1 ExclusiveLock' }),
