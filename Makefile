@@ -39,6 +39,7 @@ OBJS = \
 	src/lookup.o \
 	src/mark.o \
 	src/merge.o \
+	src/mode.o \
 	src/page.o \
 	src/pull.o \
 	src/pulls.o \

@@ -22,6 +22,7 @@
 #include "launcher.h"
 #include "limiter.h"
 #include "miscadmin.h"
+#include "mode.h"
 #include "session.h"
 #include "storage/latch.h"
 #include "storage/procarray.h"
@@ -178,6 +179,10 @@ accessreq_start_worker(PG_FUNCTION_ARGS)
 	bool		starting;
 
 	PreventCommandDuringRecovery("accessreq.start_worker()");
+	if (mode_why_no_worker() != NULL)
+		ereport(ERROR,
+				(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
+				 errmsg("no worker is started: %s", mode_why_no_worker())));
 	if (pid != 0)
 		PG_RETURN_INT32(pid);
 	if (!accessreq_enabled)

@@ -1142,7 +1142,9 @@ prepare_wait_set(void)
 	sockets_changed = true;		/* until it is complete */
 	wait_set = compat_create_wait_event_set(nsockets + EXTRA_EVENTS);
 	AddWaitEventToSet(wait_set, WL_LATCH_SET, PGINVALID_SOCKET, MyLatch, NULL);
-	AddWaitEventToSet(wait_set, WL_EXIT_ON_PM_DEATH, PGINVALID_SOCKET, NULL, NULL);
+	/* in single-user mode there is none */
+	if (IsUnderPostmaster)
+		AddWaitEventToSet(wait_set, WL_EXIT_ON_PM_DEATH, PGINVALID_SOCKET, NULL, NULL);
 	for (int i = 0; i < nsockets; i++)
 		sockets[i].pos = AddWaitEventToSet(wait_set, sockets[i].events,
 										   sockets[i].fd, NULL, NULL);

@@ -51,6 +51,8 @@ launcher_register(void)
 {
 	BackgroundWorker worker = {0};
 
+	if (IsBinaryUpgrade)
+		return;
 	worker.bgw_flags = BGWORKER_SHMEM_ACCESS | BGWORKER_BACKEND_DATABASE_CONNECTION;
 	worker.bgw_start_time = BgWorkerStart_RecoveryFinished;
 	worker.bgw_restart_time = RESTART_SECONDS;

@@ -28,6 +28,7 @@
 #include "compat.h"
 #include "fmgr.h"
 #include "miscadmin.h"
+#include "mode.h"
 #include "nodes/makefuncs.h"
 #include "storage/fd.h"
 #include "tenant.h"
@@ -894,6 +895,7 @@ release_holder(void *arg)
 static void
 check_enabled(void)
 {
+	mode_check_not_upgrading();
 	if (!accessreq_enabled)
 		ereport(ERROR,
 				(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),

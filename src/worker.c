@@ -20,6 +20,7 @@
 #include "compat.h"
 #include "executor/spi.h"
 #include "miscadmin.h"
+#include "mode.h"
 #include "pgstat.h"
 #include "postmaster/bgworker.h"
 #include "postmaster/interrupt.h"
@@ -155,7 +156,7 @@ start(Oid database)
 	pqsignal(SIGHUP, SignalHandlerForConfigReload);
 	pqsignal(SIGTERM, die);
 	BackgroundWorkerUnblockSignals();
-	if (!workers_enter(database))
+	if (mode_why_no_worker() != NULL || !workers_enter(database))
 		leave();
 	BackgroundWorkerInitializeConnectionByOid(database, InvalidOid, 0);
 	before_shmem_exit(release_locks, (Datum) 0);

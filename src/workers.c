@@ -24,6 +24,7 @@
 #include "commands/extension.h"
 #include "compat.h"
 #include "miscadmin.h"
+#include "mode.h"
 #include "storage/ipc.h"
 #include "storage/lock.h"
 #include "storage/proc.h"
@@ -465,6 +466,8 @@ workers_why_not(bool *starting)
 	char	   *why;
 
 	*starting = false;
+	if (mode_why_no_worker() != NULL)
+		return pstrdup(mode_why_no_worker());
 	if (RecoveryInProgress())
 		return pstrdup("this server is a standby");
 	if (!accessreq_enabled)

@@ -31,6 +31,7 @@
 #include "utils/syscache.h"
 
 #include "guard.h"
+#include "mode.h"
 #include "writer.h"
 
 #define WRITER_SCHEMA "accessreq"
@@ -149,6 +150,7 @@ writer_enter(WriterState *state)
 {
 	Oid			owner = writer_tables_owner();
 
+	mode_check_not_upgrading();
 	guard_check_triggers(owner);
 	enter(state, owner);
 }
@@ -158,6 +160,7 @@ writer_enter_for(WriterState *state, const char *table)
 {
 	Oid			owner = writer_tables_owner();
 
+	mode_check_not_upgrading();
 	guard_check_table(table, owner);
 	enter(state, owner);
 }

@@ -42,7 +42,8 @@ extern Oid	writer_table(const char *name);
  * abort, which restores user and settings by itself).
  *
  * writer_enter() raises 42501 where one of the tables has a trigger that must
- * not run as their owner, and locks them all as a write does.
+ * not run as their owner, 55000 under binary upgrade, and locks them all as a
+ * write does.
  * writer_enter_to_read() does neither, and so also works on a standby; there
  * every write raises 25006.  writer_leave() also returns to the memory context
  * of the entry: SPI leaves its own as the current one, which ends with it.
