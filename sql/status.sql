@@ -129,3 +129,34 @@ SELECT tst.fault('bad_item', 'access-request-status', '{"body": "{\"name\": \"no
 SELECT tst.fails(format('SELECT * FROM accessreq.status(filters => %L)', :mine));
 SELECT tst.admin('DELETE', 'fault');
 SELECT tst.drop_items('tst-%') > 0;
+
+-- a result type that somebody altered is an error, and no crash; and undone it
+-- works, though a dropped column stays in it
+ALTER TYPE accessreq.item_status ADD ATTRIBUTE extra text;
+SELECT tst.fails('SELECT * FROM accessreq.status(max_rows => 1)');
+SELECT tst.fails($$SELECT * FROM accessreq.status_of('{x}')$$);
+ALTER TYPE accessreq.item_status DROP ATTRIBUTE extra;
+SELECT count(*), count(account_activity_item_id), count(raw) FROM accessreq.status(max_rows => 3);
+BEGIN;
+ALTER TYPE accessreq.item_status DROP ATTRIBUTE description;
+SELECT tst.fails('SELECT * FROM accessreq.status(max_rows => 1)');
+ROLLBACK;
+BEGIN;
+ALTER TYPE accessreq.item_status ALTER ATTRIBUTE state TYPE bigint;
+SELECT tst.fails('SELECT * FROM accessreq.status(max_rows => 1)');
+ROLLBACK;
+-- nor is a script of another version than the library
+CREATE FUNCTION tst.of_another_version(statement text, symbol text) RETURNS void LANGUAGE plpgsql AS $$
+BEGIN
+	EXECUTE format('CREATE FUNCTION tst.%s LANGUAGE c AS %L, %L', statement, (SELECT probin FROM pg_proc WHERE oid = 'accessreq.check(name)'::regprocedure), symbol);
+END
+$$;
+SELECT tst.of_another_version('next_check(server name, OUT step text, OUT ok bool, OUT detail text, OUT hint text, OUT cost numeric) RETURNS SETOF record', 'accessreq_check');
+SELECT tst.of_another_version('last_check(server name, OUT step text, OUT ok text, OUT detail text, OUT hint text) RETURNS SETOF record', 'accessreq_check');
+SELECT tst.of_another_version('next_worker(OUT pid int, OUT state text, OUT since timestamptz)', 'accessreq_worker');
+SELECT tst.of_another_version('last_budgets(OUT budget text, OUT purpose text) RETURNS SETOF record', 'accessreq_request_budgets');
+SELECT tst.fails($$SELECT * FROM tst.next_check('acme')$$);
+SELECT tst.fails($$SELECT * FROM tst.last_check('acme')$$);
+SELECT tst.fails('SELECT * FROM tst.next_worker()');
+SELECT tst.fails('SELECT * FROM tst.last_budgets()');
+DROP FUNCTION tst.next_check, tst.last_check, tst.next_worker, tst.last_budgets, tst.of_another_version;

@@ -9,6 +9,7 @@
 
 #include <inttypes.h>
 
+#include "catalog/pg_type.h"
 #include "fmgr.h"
 #include "funcapi.h"
 #include "limiter.h"
@@ -59,10 +60,14 @@ put_budget(FunctionCallInfo fcinfo, const LimiterInfo *info)
 Datum
 accessreq_request_budgets(PG_FUNCTION_ARGS)
 {
+	static const Oid columns[] = {
+		TEXTOID, TEXTOID, BOOLOID, OIDOID, OIDOID, OIDOID, TEXTOID,
+		TEXTOID, TEXTOID, TEXTOID, INT4OID, INT4OID, FLOAT8OID
+	};
 	LimiterInfo *list;
 	int			n;
 
-	InitMaterializedSRF(fcinfo, 0);
+	session_begin_rows(fcinfo, columns, lengthof(columns));
 	list = limiter_list(&n);
 	for (int i = 0; i < n; i++)
 		put_budget(fcinfo, &list[i]);

@@ -15,6 +15,7 @@
 #include "access/xact.h"
 #include "accessreq.h"
 #include "api.h"
+#include "catalog/pg_type.h"
 #include "compat.h"
 #include "executor/spi.h"
 #include "funcapi.h"
@@ -468,10 +469,11 @@ step_origin(Check *c)
 Datum
 accessreq_check(PG_FUNCTION_ARGS)
 {
+	static const Oid columns[] = {TEXTOID, BOOLOID, TEXTOID, TEXTOID};
 	Check		c = {0};
 	MemoryContext old = CurrentMemoryContext;
 
-	InitMaterializedSRF(fcinfo, 0);
+	session_begin_rows(fcinfo, columns, lengthof(columns));
 	c.fcinfo = fcinfo;
 	c.cxt = AllocSetContextCreate(CurTransactionContext, "accessreq check",
 								  ALLOCSET_DEFAULT_SIZES);

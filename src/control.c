@@ -245,19 +245,17 @@ accessreq_stop_worker(PG_FUNCTION_ARGS)
 Datum
 accessreq_worker(PG_FUNCTION_ARGS)
 {
-	TupleDesc	desc;
+	static const Oid columns[] = {INT4OID, TEXTOID};
 	Datum		values[2] = {0};
 	bool		nulls[2] = {false, false};
 	int			pid = workers_pid();
 	bool		starting;
 
-	if (get_call_result_type(fcinfo, NULL, &desc) != TYPEFUNC_COMPOSITE)
-		elog(ERROR, "return type must be a row type");
 	nulls[0] = pid == 0;
 	values[0] = Int32GetDatum(pid);
 	values[1] = CStringGetTextDatum(pid != 0 ? "running" :
 									psprintf("not running: %s", workers_why_not(&starting)));
-	PG_RETURN_DATUM(HeapTupleGetDatum(heap_form_tuple(BlessTupleDesc(desc), values, nulls)));
+	PG_RETURN_DATUM(session_one_row(fcinfo, columns, lengthof(columns), values, nulls));
 }
 
 /* origin(): which database this is, as sync_job.origin has it. */

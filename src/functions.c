@@ -156,6 +156,7 @@ people_of(const JsonValue *body, int *n)
 Datum
 accessreq_create(PG_FUNCTION_ARGS)
 {
+	static const Oid columns[] = {TEXTOID, TEXTOID, TEXTOID, TEXTARRAYOID, INT8OID, BOOLOID};
 	char	   *text;
 	const JsonValue *body,
 			   *answer;
@@ -172,7 +173,7 @@ accessreq_create(PG_FUNCTION_ARGS)
 	text = session_jsonb_arg(fcinfo, 0);
 	body = session_parse(text);
 	api_check_create(body);
-	InitMaterializedSRF(fcinfo, 0);
+	session_begin_rows(fcinfo, columns, lengthof(columns));
 	session = session_open(fcinfo, 1, CurTransactionContext);
 	api_create(&spec, session->tenant, text, body);
 	people = people_of(body, &npeople);
@@ -458,6 +459,7 @@ make_cancel(CallSpec *spec, Batches *b, const char *const *ids, int n, void *arg
 Datum
 accessreq_cancel_many(PG_FUNCTION_ARGS)
 {
+	static const Oid columns[] = {TEXTOID, TEXTOID, TEXTOID};
 	Batches		b = {0};
 	char	   *comment = session_text_arg(fcinfo, 1);
 
@@ -465,7 +467,7 @@ accessreq_cancel_many(PG_FUNCTION_ARGS)
 	b.fcinfo = fcinfo;
 	b.function = "cancel_many";
 	b.ids = (const char *const *) session_ids_arg(fcinfo, 0, &b.nids);
-	InitMaterializedSRF(fcinfo, 0);
+	session_begin_rows(fcinfo, columns, lengthof(columns));
 	b.session = session_open(fcinfo, 2, CurTransactionContext);
 	b.per = api_has(b.session->tenant, API_BULK_CANCEL) ? API_MAX_BULK_CANCEL : 1;
 	run_batches(&b, make_cancel, comment);
@@ -496,6 +498,7 @@ make_close(CallSpec *spec, Batches *b, const char *const *ids, int n, void *arg)
 Datum
 accessreq_close(PG_FUNCTION_ARGS)
 {
+	static const Oid columns[] = {TEXTOID, TEXTOID, TEXTOID, TEXTOID};
 	Batches		b = {0};
 	CloseArgs	args;
 	CallSpec	probe;
@@ -509,7 +512,7 @@ accessreq_close(PG_FUNCTION_ARGS)
 	b.ids = (const char *const *) session_ids_arg(fcinfo, 0, &b.nids);
 	b.per = API_MAX_CLOSE;
 	b.with_job = true;
-	InitMaterializedSRF(fcinfo, 0);
+	session_begin_rows(fcinfo, columns, lengthof(columns));
 	b.session = session_open(fcinfo, 4, CurTransactionContext);
 	/* an api without the call is an error, also for no ids */
 	api_close(&probe, b.session->tenant, NULL, 0, NULL, NULL, NULL);

@@ -213,12 +213,13 @@ accessreq_rename_server(PG_FUNCTION_ARGS)
 Datum
 accessreq_forget(PG_FUNCTION_ARGS)
 {
+	static const Oid columns[] = {TEXTOID, INT8OID};
 	const char *server = name_arg(fcinfo, 0, "server");
 	bool		found,
 				enabled;
 
 	PreventCommandDuringRecovery("accessreq.forget()");
-	InitMaterializedSRF(fcinfo, 0);
+	session_begin_rows(fcinfo, columns, lengthof(columns));
 	SPI_connect();
 	check_may(server, job_owner(server, &found, &enabled));
 	if (enabled)

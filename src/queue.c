@@ -333,13 +333,11 @@ accessreq_cancel_action(PG_FUNCTION_ARGS)
 static Datum
 state_row(FunctionCallInfo fcinfo, const char *state)
 {
-	TupleDesc	desc;
+	static const Oid columns[] = {TEXTOID};
 	Datum		value = CStringGetTextDatum(state);
 	bool		isnull = false;
 
-	if (get_call_result_type(fcinfo, NULL, &desc) != TYPEFUNC_COMPOSITE)
-		elog(ERROR, "return type must be a row type");
-	return HeapTupleGetDatum(heap_form_tuple(BlessTupleDesc(desc), &value, &isnull));
+	return session_one_row(fcinfo, columns, lengthof(columns), &value, &isnull);
 }
 
 static TimestampTz

@@ -283,12 +283,10 @@ accessreq_equal_request(PG_FUNCTION_ARGS)
 	static SPIPlanPtr plan;
 	static const char *const names[] = {"server", "requested_for", "item_type", "item_id"};
 	SqlArgs		args = {0};
-	TupleDesc	desc;
+	static const Oid columns[] = {TEXTOID, TEXTOID, TIMESTAMPTZOID};
 	Datum		values[3] = {0};
 	bool		nulls[3] = {true, true, true};
 
-	if (get_call_result_type(fcinfo, NULL, &desc) != TYPEFUNC_COMPOSITE)
-		elog(ERROR, "equal_request returns no row");
 	sql_add_text(&args, server_arg(fcinfo));
 	for (int i = 1; i < 4; i++)
 	{
@@ -307,5 +305,5 @@ accessreq_equal_request(PG_FUNCTION_ARGS)
 		}
 	}
 	SPI_finish();
-	PG_RETURN_DATUM(HeapTupleGetDatum(heap_form_tuple(BlessTupleDesc(desc), values, nulls)));
+	PG_RETURN_DATUM(session_one_row(fcinfo, columns, lengthof(columns), values, nulls));
 }

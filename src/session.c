@@ -7,6 +7,7 @@
  */
 #include "postgres.h"
 
+#include "access/htup_details.h"
 #include "access/xact.h"
 #include "accessreq.h"
 #include "answer.h"
@@ -27,6 +28,7 @@
 #include "storage/ipc.h"
 #include "utils/fmgrprotos.h"
 #include "utils/memutils.h"
+#include "utils/regproc.h"
 #include "workers.h"
 
 Session *
@@ -205,12 +207,81 @@ session_text_datum(const char *text, bool *isnull)
 	return text ? CStringGetTextDatum(text) : (Datum) 0;
 }
 
+/*
+ * Tuples are made by position, and for whatever the catalogs say by now: a
+ * column more would be read from beyond the values, one of another type from
+ * what is no pointer.  Columns that were dropped stay in a type for ever.
+ */
+static void
+check_columns(FunctionCallInfo fcinfo, TupleDesc desc, const Oid *types, int n)
+{
+	int			live = 0;
+	bool		same = true;
+
+	for (int i = 0; i < desc->natts; i++)
+	{
+		Form_pg_attribute column = TupleDescAttr(desc, i);
+
+		if (column->attisdropped)
+			continue;
+		same = same && live < n && column->atttypid == types[live];
+		live++;
+	}
+	if (!same || live != n)
+		ereport(ERROR,
+				(errcode(ERRCODE_DATATYPE_MISMATCH),
+				 errmsg("function %s has other result columns than its library returns",
+						format_procedure(fcinfo->flinfo->fn_oid)),
+				 errhint("Undo an ALTER TYPE of its result type; after an update of the library, run ALTER EXTENSION accessreq UPDATE.")));
+}
+
+/* A tuple of the live columns' values, as check_columns() has found them. */
+static HeapTuple
+form_row(TupleDesc desc, const Datum *values, const bool *nulls)
+{
+	Datum	   *all = palloc0(sizeof(Datum) * desc->natts);
+	bool	   *none = palloc(sizeof(bool) * desc->natts);
+	HeapTuple	tuple;
+	int			live = 0;
+
+	for (int i = 0; i < desc->natts; i++)
+	{
+		none[i] = TupleDescAttr(desc, i)->attisdropped || nulls[live];
+		if (!TupleDescAttr(desc, i)->attisdropped)
+			all[i] = values[live++];
+	}
+	tuple = heap_form_tuple(desc, all, none);
+	pfree(all);
+	pfree(none);
+	return tuple;
+}
+
+void
+session_begin_rows(FunctionCallInfo fcinfo, const Oid *types, int n)
+{
+	InitMaterializedSRF(fcinfo, 0);
+	check_columns(fcinfo, ((ReturnSetInfo *) fcinfo->resultinfo)->setDesc, types, n);
+}
+
+Datum
+session_one_row(FunctionCallInfo fcinfo, const Oid *types, int n, Datum *values, bool *nulls)
+{
+	TupleDesc	desc;
+
+	if (get_call_result_type(fcinfo, NULL, &desc) != TYPEFUNC_COMPOSITE)
+		elog(ERROR, "return type must be a row type");
+	check_columns(fcinfo, desc, types, n);
+	return HeapTupleGetDatum(form_row(BlessTupleDesc(desc), values, nulls));
+}
+
 void
 session_put_row(FunctionCallInfo fcinfo, Datum *values, bool *nulls)
 {
 	ReturnSetInfo *rsinfo = (ReturnSetInfo *) fcinfo->resultinfo;
+	HeapTuple	tuple = form_row(rsinfo->setDesc, values, nulls);
 
-	tuplestore_putvalues(rsinfo->setResult, rsinfo->setDesc, values, nulls);
+	tuplestore_puttuple(rsinfo->setResult, tuple);
+	heap_freetuple(tuple);
 }
 
 const JsonValue *

@@ -55,9 +55,20 @@ extern void session_warn_without_worker(const char *message);
 extern void session_check_may_commit(FunctionCallInfo fcinfo, const char *procedure,
 									 const char *why);
 
-/* A text in the server's encoding as a Datum, or null; and a row of the result. */
+/* A text in the server's encoding as a Datum, or null. */
 extern Datum session_text_datum(const char *text, bool *isnull);
+
+/*
+ * Begin a result of rows with these columns, and put one.  Raises 42804 where
+ * the catalogs say that the function returns others: a type that somebody
+ * altered, a script of another version than the library.
+ */
+extern void session_begin_rows(FunctionCallInfo fcinfo, const Oid *types, int n);
 extern void session_put_row(FunctionCallInfo fcinfo, Datum *values, bool *nulls);
+
+/* The same for a result of one row. */
+extern Datum session_one_row(FunctionCallInfo fcinfo, const Oid *types, int n,
+							 Datum *values, bool *nulls);
 
 /* Parse a body of JSON; raises 22023. */
 extern const JsonValue *session_parse(const char *text);

@@ -10,6 +10,7 @@
 
 #include "access/xact.h"
 #include "api.h"
+#include "catalog/pg_type.h"
 #include "filter.h"
 #include "funcapi.h"
 #include "item.h"
@@ -69,6 +70,20 @@ output_open(Output *out, FunctionCallInfo fcinfo, Session *session, int64 max_ro
 	out->max_rows = max_rows;
 	out->item_cxt = AllocSetContextCreate(session->cxt, "accessreq item",
 										  ALLOCSET_DEFAULT_SIZES);
+}
+
+/* Type item_status, which row_from_item() fills in, and raw. */
+static void
+begin_rows(FunctionCallInfo fcinfo)
+{
+	static const Oid columns[ROW_API_COLUMNS + 1] = {
+		TEXTOID, TEXTOID, TEXTOID, TEXTOID, TEXTOID, TEXTOID, TEXTOID, TEXTOID, TEXTOID,
+		TEXTOID, TEXTOID, TEXTOID, TIMESTAMPTZOID, TIMESTAMPTZOID, TIMESTAMPTZOID,
+		TIMESTAMPTZOID, BOOLOID, TEXTOID, TIMESTAMPTZOID, TEXTOID, TEXTOID, TEXTOID,
+		TEXTARRAYOID, TEXTOID, TEXTOID, TEXTARRAYOID, TEXTOID, JSONBOID, JSONBOID
+	};
+
+	session_begin_rows(fcinfo, columns, lengthof(columns));
 }
 
 static void
@@ -241,7 +256,7 @@ accessreq_status(PG_FUNCTION_ARGS)
 	paging.filters = query.filters;
 	paging.total = -1;
 	paging.seen = 0;
-	InitMaterializedSRF(fcinfo, 0);
+	begin_rows(fcinfo);
 	session = session_open(fcinfo, ARG_SERVER, CurTransactionContext);
 	output_open(&out, fcinfo, session, max_rows);
 	fetch_pages(&out, &query, &paging);
@@ -265,7 +280,7 @@ accessreq_status_of(PG_FUNCTION_ARGS)
 	Session    *session;
 	Output		out;
 
-	InitMaterializedSRF(fcinfo, 0);
+	begin_rows(fcinfo);
 	session = session_open(fcinfo, 1, CurTransactionContext);
 	output_open(&out, fcinfo, session, PG_INT64_MAX);
 	requests_read(session->tenant, session->calls, (const char *const *) ids, nids,

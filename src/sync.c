@@ -8,6 +8,7 @@
 #include "postgres.h"
 
 #include "access/xact.h"
+#include "catalog/pg_type.h"
 #include "executor/spi.h"
 #include "funcapi.h"
 #include "loop.h"
@@ -48,13 +49,14 @@ put_refreshed(void *arg, const StoreOutcome *outcome)
 Datum
 accessreq_refresh(PG_FUNCTION_ARGS)
 {
+	static const Oid columns[] = {TEXTOID, TEXTOID, TEXTOID, TEXTOID};
 	int			nids;
 	char	  **ids = session_ids_arg(fcinfo, 0, &nids);
 	Session    *session;
 
 	PreventCommandDuringRecovery("accessreq.refresh()");
 	PreventCommandIfReadOnly("accessreq.refresh()");
-	InitMaterializedSRF(fcinfo, 0);
+	session_begin_rows(fcinfo, columns, lengthof(columns));
 	session = session_open(fcinfo, 1, CurTransactionContext);
 	if (nids > 0)
 	{
