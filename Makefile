@@ -21,6 +21,7 @@ OBJS = \
 	src/deliveries.o \
 	src/delivery.o \
 	src/filter.o \
+	src/footing.o \
 	src/functions.o \
 	src/get.o \
 	src/guard.o \

@@ -429,8 +429,10 @@ CREATE TABLE accessreq.sync_job (
 	last_error					text,
 	retry_after_of				text COLLATE "C",
 	held_at						timestamptz,
-	held_by						text COLLATE "C"
+	held_by						text COLLATE "C",
+	job_id						uuid NOT NULL DEFAULT pg_catalog.gen_random_uuid()
 );
+COMMENT ON COLUMN accessreq.sync_job.job_id IS 'which job it is: of one that was forgotten and made anew another';
 COMMENT ON TABLE accessreq.sync_job IS
 'one row a server that is pulled or has had actions: who owns the job and how it fares';
 COMMENT ON COLUMN accessreq.sync_job.owner IS 'the role that pulled first: only its pulls set tenant, last_success_at and failures, and take up an interrupted pull';

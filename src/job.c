@@ -714,6 +714,13 @@ next_run_id(void)
 	return strtoll(sql_text(0, 1), NULL, 10);
 }
 
+/*
+ * A server's name may be another job's by now, which a run that began before must
+ * not touch.
+ */
+#define AND_THAT_JOB(id) \
+	" AND (" id " IS NULL OR job_id = " id "::pg_catalog.uuid)"
+
 /* The numbers of a run, in the order of RUN_COUNTS. */
 static void
 add_counts(SqlArgs *args, const JobRun *run)
@@ -756,9 +763,12 @@ insert_run(JobRun *run, TimestampTz finished, const char *error)
 	sql_add_text(&args, run->cursor);
 	sql_add_time(&args, finished);
 	sql_add_text(&args, error);
+	sql_add_text(&args, run->job_id);
 	sql_run("INSERT INTO accessreq.sync_run (" RUN_COUNTS ", server, owner, pid, kind, started,"
 			" cursor, finished, error) OVERRIDING SYSTEM VALUE"
-			" VALUES (" RUN_COUNTS_VALUES ", $13, $14, $15, $16, $17, $18::pg_catalog.jsonb, $19, $20)",
+			" SELECT " RUN_COUNTS_VALUES ", $13, $14, $15, $16, $17, $18::pg_catalog.jsonb, $19, $20"
+			" WHERE $21 IS NULL OR EXISTS (SELECT FROM accessreq.sync_job"
+			" WHERE server = $13" AND_THAT_JOB("$21") ")",
 			&args, SPI_OK_INSERT);
 	run->noted = true;
 }
@@ -812,30 +822,18 @@ job_count_ahead(JobRun *run)
 	writer_enter(&state);
 	sql_add_text(&args, run->server);
 	sql_add_text(&args, run->owner);
+	sql_add_text(&args, run->job_id);
 	sql_run(run->kind == PULL_SCAN ?
 			"UPDATE accessreq.sync_job SET scan_failures = scan_failures + 1,"
 			" next_scan_at = " AFTER_CRASHES("scan_failures") ","
 			" next_attempt_at = CASE WHEN last_scan_at IS NULL"
 			" THEN " AFTER_CRASHES("scan_failures") " ELSE next_attempt_at END"
-			" WHERE server = $1 AND owner = $2" :
+			" WHERE server = $1 AND owner = $2" AND_THAT_JOB("$3") :
 			"UPDATE accessreq.sync_job SET failures = failures + 1,"
 			" next_attempt_at = " AFTER_CRASHES("failures")
-			" WHERE server = $1 AND owner = $2", &args, SPI_OK_UPDATE);
+			" WHERE server = $1 AND owner = $2" AND_THAT_JOB("$3"), &args, SPI_OK_UPDATE);
 	writer_leave(&state);
 	run->counted = true;
-}
-
-/* May the run still act for the job?  It may have become another's meanwhile. */
-bool
-job_is_still_ours(const JobRun *run)
-{
-	WriterState state;
-	JobRow		row;
-
-	writer_enter_to_read(&state);
-	row = read_job(run->server, run->userid);
-	writer_leave(&state);
-	return row.is_owner;
 }
 
 void
@@ -901,6 +899,7 @@ job_succeed(JobRun *run, const PullMarks *marks, TimestampTz scan_started)
 		sql_add(&args, INT8OID, Int64GetDatum(marks->null_modified), marks->null_modified < 0);
 		sql_add_time(&args, scan_started);
 		sql_add_text(&args, run->owner);
+		sql_add_text(&args, run->job_id);
 		/*
 		 * Watermarks never go back: a scan that began before a cycle ends after
 		 * it.  And a cycle that is well does not make up for a scan that is not.
@@ -920,7 +919,7 @@ job_succeed(JobRun *run, const PullMarks *marks, TimestampTz scan_started)
 				" last_scan_at = coalesce($6, last_scan_at),"
 				" next_scan_at = CASE WHEN $6 IS NULL THEN next_scan_at"
 				" ELSE pg_catalog.clock_timestamp() + reconcile_every END"
-				" WHERE server = $1 AND owner = $7", &args, SPI_OK_UPDATE);
+				" WHERE server = $1 AND owner = $7 " AND_THAT_JOB("$8"), &args, SPI_OK_UPDATE);
 	}
 	writer_leave(&state);
 }
@@ -938,7 +937,8 @@ job_succeed(JobRun *run, const PullMarks *marks, TimestampTz scan_started)
 
 /* A failure of the owner's: noted on the job, and when it is tried again. */
 static void
-fail_job(const char *server, const char *owner, const char *error, int64 retry_us, bool counted)
+fail_job(const char *server, const char *owner, const char *error, int64 retry_us, bool counted,
+		 const char *job_id)
 {
 	SqlArgs		args = {0};
 
@@ -947,10 +947,11 @@ fail_job(const char *server, const char *owner, const char *error, int64 retry_u
 	sql_add(&args, FLOAT8OID, Float8GetDatum((double) retry_us / USECS_PER_SEC), false);
 	sql_add_text(&args, owner);
 	sql_add_int4(&args, counted ? 1 : 0);
+	sql_add_text(&args, job_id);
 	sql_run("UPDATE accessreq.sync_job SET failures = greatest(failures + 1 - $5, 1), last_error = $2,"
 			" retry_after = " RETRY_AFTER ","
 			" next_attempt_at = greatest(retry_after, " RETRY_AT("failures - $5") ")"
-			" WHERE server = $1 AND owner = $4", &args, SPI_OK_UPDATE);
+			" WHERE server = $1 AND owner = $4" AND_THAT_JOB("$6"), &args, SPI_OK_UPDATE);
 }
 
 /*
@@ -969,6 +970,7 @@ fail_scan(const JobRun *run, const char *error, int64 retry_us, bool again)
 	sql_add_text(&args, run->owner);
 	sql_add_int4(&args, run->counted ? 1 : 0);
 	sql_add_bool(&args, again);
+	sql_add_text(&args, run->job_id);
 	sql_run("UPDATE accessreq.sync_job SET"
 			" scan_failures = greatest(scan_failures + 1 - $5, 1), scan_error = $2,"
 			" failures = CASE WHEN last_scan_at IS NULL THEN failures + 1 ELSE failures END,"
@@ -978,7 +980,7 @@ fail_scan(const JobRun *run, const char *error, int64 retry_us, bool again)
 			" THEN " RETRY_AT("scan_failures - $5") " ELSE next_attempt_at END,"
 			" next_scan_at = CASE WHEN $6 THEN " RETRY_AT("scan_failures - $5")
 			" ELSE pg_catalog.clock_timestamp() + reconcile_every END"
-			" WHERE server = $1 AND owner = $4", &args, SPI_OK_UPDATE);
+			" WHERE server = $1 AND owner = $4" AND_THAT_JOB("$7"), &args, SPI_OK_UPDATE);
 }
 
 void
@@ -987,7 +989,7 @@ job_fail_early(const char *server, const char *owner, const char *error, int64 r
 	WriterState state;
 
 	writer_enter_for(&state, "sync_job");
-	fail_job(server, owner, error, retry_us, false);
+	fail_job(server, owner, error, retry_us, false, NULL);
 	writer_leave(&state);
 }
 
@@ -1004,11 +1006,12 @@ job_break_off(JobRun *run, const char *why)
 
 		sql_add_text(&args, run->server);
 		sql_add_text(&args, run->owner);
+		sql_add_text(&args, run->job_id);
 		sql_run(run->kind == PULL_SCAN ?
 				"UPDATE accessreq.sync_job SET scan_failures = greatest(scan_failures - 1, 0)"
-				" WHERE server = $1 AND owner = $2" :
+				" WHERE server = $1 AND owner = $2" AND_THAT_JOB("$3") :
 				"UPDATE accessreq.sync_job SET failures = greatest(failures - 1, 0)"
-				" WHERE server = $1 AND owner = $2", &args, SPI_OK_UPDATE);
+				" WHERE server = $1 AND owner = $2" AND_THAT_JOB("$3"), &args, SPI_OK_UPDATE);
 		run->counted = false;
 	}
 	writer_leave(&state);
@@ -1024,7 +1027,7 @@ job_fail(JobRun *run, const char *error, int64 retry_us, bool again)
 	if (run->is_owner && run->kind == PULL_SCAN)
 		fail_scan(run, error, retry_us, again);
 	else if (run->is_owner)
-		fail_job(run->server, run->owner, error, retry_us, run->counted);
+		fail_job(run->server, run->owner, error, retry_us, run->counted, run->job_id);
 	writer_leave(&state);
 }
 

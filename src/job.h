@@ -43,6 +43,9 @@ typedef struct JobRun
 	int64		run_id;
 	bool		counted;		/* as a failure, until it is none */
 	bool		noted;			/* has it a row in sync_run? */
+	const char *door;			/* what it stands on: see footing.h */
+	const char *job_id;			/* NULL: not noted yet */
+	const char *tenant;			/* as the token says, or NULL */
 	PullKind	kind;
 	const char *server;
 	const char *owner;			/* the role that runs it */
@@ -78,9 +81,6 @@ extern JobRun *job_begin(const Tenant *tenant, PullKind kind, bool fresh, int64 
 
 /* What a worker has to do: a List of Jobs, in the current context. */
 extern List *job_list(void);
-
-/* May a run of the owner's still act for the job? */
-extern bool job_is_still_ours(const JobRun *run);
 
 /*
  * Count a failure before the work, so that a crash is counted; the run's end

@@ -18,6 +18,7 @@
 #include "accessreq.h"
 #include "acted.h"
 #include "api.h"
+#include "footing.h"
 #include "idset.h"
 #include "item.h"
 #include "lib/ilist.h"
@@ -248,6 +249,8 @@ fail_by_answer(LoopRun *loop, Call *call, const char *problem)
 										call_response(call), problem, false));
 }
 
+static void stand(LoopRun *loop);
+
 void
 loop_finish(LoopRun *loop)
 {
@@ -259,6 +262,7 @@ loop_finish(LoopRun *loop)
 		job_fail(run, loop->error, loop->retry_us, loop->again);
 		return;
 	}
+	stand(loop);
 	/* one that was taken up has not met what stood in its first windows */
 	if (run->is_owner && run->kind == PULL_SCAN && !pull_was_resumed(loop->pull))
 		store_finish_scan(run->server, run->started);
@@ -399,6 +403,13 @@ give_missing(LoopRun *loop)
 		fail(loop, problem, false);
 }
 
+/* Before anything is written for the run.  Raises what footing_check() does. */
+static void
+stand(LoopRun *loop)
+{
+	loop->tenant = footing_check(loop->run, loop->tenant, loop->cxt);
+}
+
 /*
  * One thing that the pull wants, other than to wait.  False: nothing.  What is
  * read and written for it is this transaction's.
@@ -425,11 +436,7 @@ take_step(LoopRun *loop)
 		case PULL_MARK:
 			if (loop->npages > 0)
 				return false;
-			if (!job_is_still_ours(loop->run))
-			{
-				fail(loop, "the job has become another role's", true);
-				return false;
-			}
+			stand(loop);
 			store_lock_page(loop->tenant->serverid);
 			loop->run->missing = stored_mark_missing(loop->run->server);
 			pull_marked(loop->pull);
@@ -679,6 +686,7 @@ write_page(LoopRun *loop, LoopPage *page, StoreCounts *counts)
 	StringInfoData cursor;
 	bool		wrote;
 
+	stand(loop);
 	store_lock_page(loop->tenant->serverid);
 	if (page->nitems > 0)
 		store_items(loop, page, counts);

@@ -48,11 +48,16 @@ extern LoopRun *loop_take(Call *call);
 extern bool loop_has_page(const LoopRun *loop);
 extern ErrorData *loop_store(LoopRun *loop);
 
+/*
+ * Write down how it ended.  One that succeeded may not stand any more where it
+ * stood: then raises what footing_check() does, and nothing is written.
+ */
+extern void loop_finish(LoopRun *loop);
+
 /* End it by an error of our own. */
 extern void loop_fail(LoopRun *loop, const char *error);
 
 extern LoopEnd loop_end(const LoopRun *loop);
-extern void loop_finish(LoopRun *loop);
 
 /* What ended one that failed; and raise it. */
 extern const char *loop_error(const LoopRun *loop);

@@ -18,6 +18,7 @@
 
 #include "access/xact.h"
 #include "accessreq.h"
+#include "footing.h"
 #include "job.h"
 #include "lib/ilist.h"
 #include "loop.h"
@@ -449,6 +450,8 @@ start_run(PulledJob *j, PullRun *r, PullKind kind, const PullRun *beside)
 	r->cxt = AllocSetContextCreate(j->pull_cxt, "accessreq run", ALLOCSET_SMALL_SIZES);
 	old = MemoryContextSwitchTo(r->cxt);
 	r->run = job_begin(j->tenant, kind, false, beside->loop ? beside->run->run_id : 0);
+	footing_note(r->run, j->tenant,
+				 "accessreq.start_sync(name, interval, interval, interval, boolean)");
 	if (kind == PULL_SCAN || !j->has_run)
 		job_count_ahead(r->run);
 	r->loop = loop_open(j->tenant, j->pulls->calls, r->run, PATIENCE_US);

@@ -15,7 +15,7 @@
 #include "datatype/timestamp.h"
 #include "executor/spi.h"
 
-#define SQL_MAX_ARGS 20
+#define SQL_MAX_ARGS 24
 
 /* Arguments of a statement, built up one by one. */
 typedef struct SqlArgs

@@ -10,6 +10,7 @@
 #include "access/xact.h"
 #include "catalog/pg_type.h"
 #include "executor/spi.h"
+#include "footing.h"
 #include "funcapi.h"
 #include "loop.h"
 #include "miscadmin.h"
@@ -256,11 +257,20 @@ clear_up(const Session *session, const JobRun *run)
 	SPI_commit();
 }
 
+static JobRun *
+begin_run(const Session *session, PullKind kind, bool fresh)
+{
+	JobRun	   *run = job_begin(session->tenant, kind, fresh, 0);
+
+	footing_note(run, session->tenant, "accessreq.sync(name, boolean)");
+	return run;
+}
+
 /* One run from its beginning to its end. */
 static void
 pull(Session *session, PullKind kind, bool fresh)
 {
-	JobRun	   *run = job_begin(session->tenant, kind, fresh, 0);
+	JobRun	   *run = begin_run(session, kind, fresh);
 	LoopRun    *loop = loop_open(session->tenant, session->calls, run, 0);
 	SyncNotice	notice;
 
