@@ -31,7 +31,7 @@ sub begin
 	value("SELECT accessreq.stop_sync(server) FROM accessreq.sync_job; SELECT count(*) FROM accessreq.sync_job, accessreq.forget(server)");
 	value(server_sql($old->url, 'bob'));
 	$old->no_faults;
-	$old->admin('POST', 'latency', { ms => 150 });
+	$old->admin('POST', 'latency', { ms => 700 });
 	$bob->send("CALL accessreq.sync('acme', full_scan => true)");
 	ok(poll_until('some pages', sub { my $n = rows(); $n > 0 && $n < 2000 }), 'a pull is under way');
 	return;
@@ -41,6 +41,7 @@ sub begin
 sub ends
 {
 	my ($what, $state, $like) = @_;
+	$old->admin('POST', 'latency', { ms => 0 });
 	my $r = $bob->finish;
 
 	is($r->{sqlstate}, $state, "$what: the pull ends") or diag($r->{err});
