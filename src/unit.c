@@ -38,6 +38,7 @@
 static UnitGround ground = UNIT_OK;
 static bool locks_lost = false;
 static bool settings_changed = false;
+static bool winding_up = false;
 
 /* The one that the first unit found. */
 static Oid	known_extension = InvalidOid;
@@ -53,6 +54,13 @@ unit_settings_changed(void)
 {
 	settings_changed = true;
 	ground = UNIT_CHANGED;
+}
+
+void
+unit_wind_up(void)
+{
+	winding_up = true;
+	ground = UNIT_OK;
 }
 
 bool
@@ -139,9 +147,9 @@ look_at_ground(void)
 		return UNIT_NO_EXTENSION;
 	if (!version_is_ours(extension))
 		return UNIT_UNSUITED;
-	if (!dbsetting_is_on("accessreq.enabled", true))
+	if (!winding_up && !dbsetting_is_on("accessreq.enabled", true))
 		return UNIT_DISABLED;
-	if (settings_changed)
+	if (!winding_up && settings_changed)
 		return UNIT_CHANGED;
 	return workers_lock(extension) ? UNIT_OK : UNIT_ANOTHER_WORKER;
 }

@@ -37,6 +37,12 @@ extern UnitGround unit_ground(void);
 extern void unit_settings_changed(void);
 
 /*
+ * The worker is about to leave for what a setting says: from now on that is no
+ * reason not to write down what became of its last requests.
+ */
+extern void unit_wind_up(void);
+
+/*
  * Does this error pass by itself, and say nothing about what was to be done (a
  * lock, a deadlock)?  With the locks gone nothing can go on as it was: then none
  * does.

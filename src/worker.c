@@ -71,11 +71,22 @@ leave(void)
 	proc_exit(0);
 }
 
-/* What a unit found may be a reason to go, which the launcher must know. */
+/*
+ * What a unit found may be a reason to go, which the launcher must know.  Where it
+ * is a setting, the answers to what is on its way are waited for (work: NULL where
+ * there is none yet).
+ */
 static void
-look_at_ground(void)
+look_at_ground(Work *work)
 {
-	switch (unit_ground())
+	UnitGround	ground = unit_ground();
+
+	if (work != NULL && (ground == UNIT_DISABLED || ground == UNIT_CHANGED))
+	{
+		unit_wind_up();
+		work_wind_up(work);
+	}
+	switch (ground)
 	{
 		case UNIT_OK:
 			return;
@@ -102,13 +113,13 @@ do_nothing(void *arg)
 
 /* Is the extension here, and are we the only one?  Else this does not return. */
 static void
-look_around(void)
+look_around(Work *work)
 {
 	ErrorData  *error = unit_run(do_nothing, NULL);
 
 	if (error != NULL)
 		ReThrowError(error);
-	look_at_ground();
+	look_at_ground(work);
 }
 
 static void
@@ -119,7 +130,7 @@ attend_to_interrupts(Work *work)
 	{
 		ConfigReloadPending = false;
 		ProcessConfigFile(PGC_SIGHUP);
-		look_around();
+		look_around(work);
 	}
 	if (!accessreq_enabled || workers_must_leave())
 	{
@@ -168,7 +179,7 @@ start(Oid database)
 		workers_set_state(WORKER_DISABLED);
 		leave();
 	}
-	look_around();
+	look_around(NULL);
 	workers_set_state(WORKER_WANTED);
 }
 
@@ -229,7 +240,7 @@ accessreq_worker_main(Datum arg)
 
 		attend_to_interrupts(work);
 		wait = work_turn(work);
-		look_at_ground();
+		look_at_ground(work);
 		look_at = looked_at + naptime_ms() * INT64CONST(1000);
 		wait = unit_sooner(wait, unit_ms_until(look_at, GetCurrentTimestamp()));
 		if (work_sleep(work, wait) || GetCurrentTimestamp() >= look_at)

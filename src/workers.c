@@ -63,6 +63,7 @@ typedef struct WorkerEntry
 	bool		no_slot;		/* max_worker_processes was reached */
 	bool		asked;			/* for a look, since its worker came */
 	bool		prepared;		/* a transaction that will ask for one */
+	bool		at_work;		/* its worker has found all it wants */
 	int			pid;			/* of its worker, 0: none */
 	int			leaver;			/* backend whose command wants the database */
 	int			failures;
@@ -342,6 +343,7 @@ workers_enter(Oid database)
 		entry->started = GetCurrentTimestamp();
 		entry->no_slot = false;
 		entry->asked = false;
+		entry->at_work = false;
 	}
 	if (entry != NULL)
 		entry->starting = false;
@@ -372,6 +374,8 @@ workers_set_state(WorkerState state)
 			wake_launcher();
 		entry->state = state;
 	}
+	if (entry != NULL && entry->pid == MyProcPid)
+		entry->at_work = state == WORKER_WANTED;
 	LWLockRelease(shared->lock);
 }
 
@@ -411,6 +415,24 @@ workers_lock(Oid extension)
 
 /* -------------------------------------------------------------------- sessions */
 
+/* As shared memory has it, where there is any. */
+static int
+shared_pid(void)
+{
+	WorkerEntry *entry;
+	int			pid;
+
+	LWLockAcquire(shared->lock, LW_SHARED);
+	entry = find(MyDatabaseId);
+	pid = entry != NULL && entry->at_work ? entry->pid : 0;
+	LWLockRelease(shared->lock);
+	return pid;
+}
+
+/*
+ * Without shared memory a worker is found by its lock, in a copy of all the locks
+ * that there are: that is slow where there are many.
+ */
 int
 workers_pid(void)
 {
@@ -420,6 +442,8 @@ workers_pid(void)
 
 	if (!OidIsValid(extension))
 		return 0;
+	if (shared != NULL)
+		return shared_pid();
 	locks = GetLockStatusData();
 	for (int i = 0; i < locks->nelements; i++)
 	{

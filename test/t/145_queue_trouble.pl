@@ -180,6 +180,28 @@ is($admin->finish->{out}, 't', 'and then forgets');
 is(value("SELECT count(*) FROM accessreq.action WHERE server = 'acme' AND settled_at IS NULL"), '0', 'that too');
 is(outcome(create()), 'done', 'it begins anew');
 
+# ------------------------------------------------------- a setting that sends the worker away
+
+# what is on its way is waited for: its answer is not lost
+for ([ 'SET accessreq.enabled = off', 'RESET accessreq.enabled', undef ], [ 'RESET accessreq.deliver_actions', undef, 'SET accessreq.deliver_actions = on' ])
+{
+	my ($leaves, $after, $before) = @$_;
+
+	value("ALTER DATABASE postgres $before") if $before;
+	is(outcome(create()), 'done', "before $leaves");
+	my $worker = value('SELECT pid FROM accessreq.worker()');
+	$sandbox->forget;
+	$sandbox->fault('late', method => 'POST', path => '/access-requests', delay_ms => 600);
+	my $late = create();
+	$sandbox->await(qr{POST .*/access-requests$});
+	value("ALTER DATABASE postgres $leaves");
+	ok(poll_until('the worker to leave', sub { value("SELECT count(*) FROM pg_stat_activity WHERE pid = $worker") == 0 }), "$leaves, while a request is on its way: the worker leaves");
+	is(action($late, 'state'), 'done', 'and its answer is not lost');
+	value("ALTER DATABASE postgres $after") if $after;
+	$sandbox->no_faults;
+	is(outcome(create()), 'done', 'all goes on afterwards');
+}
+
 # ------------------------------------------------------------------- too long, too many
 
 is($admin->run("SELECT accessreq.enqueue_cancel(repeat('x', 2000), 'c', server => 'acme')")->{sqlstate}, '22023', 'an id that is none');
