@@ -436,8 +436,8 @@ take_step(LoopRun *loop)
 		case PULL_MARK:
 			if (loop->npages > 0)
 				return false;
-			stand(loop);
 			store_lock_page(loop->tenant->serverid);
+			stand(loop);
 			loop->run->missing = stored_mark_missing(loop->run->server);
 			pull_marked(loop->pull);
 			return true;
@@ -686,8 +686,9 @@ write_page(LoopRun *loop, LoopPage *page, StoreCounts *counts)
 	StringInfoData cursor;
 	bool		wrote;
 
-	stand(loop);
+	/* first what may be waited for, and nothing held meanwhile */
 	store_lock_page(loop->tenant->serverid);
+	stand(loop);
 	if (page->nitems > 0)
 		store_items(loop, page, counts);
 	wrote = counts->added + counts->changed + counts->quarantined > 0;
