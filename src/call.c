@@ -72,6 +72,7 @@ struct CallSet
 {
 	MemoryContext cxt;
 	HttpSet    *http;			/* NULL before the first call */
+	bool		stopped;		/* nothing leaves any more */
 	LimiterKey	yielded[CALL_MAX_YIELDED];	/* budgets that actions wait for */
 	int			nyielded;
 	dlist_head	calls;			/* that were not returned yet */
@@ -842,6 +843,24 @@ take_from_budget(Call *call, const char *token, bool *told)
 	return wait;
 }
 
+void
+call_stop_sending(CallSet *set)
+{
+	set->stopped = true;
+}
+
+static void
+end_unsent(Call *call)
+{
+	ApiError   *error = palloc0(sizeof(ApiError));
+
+	error->outcome = API_NOT_SENT;
+	error->sqlstate = ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE;
+	error->message = psprintf("could not %s on server \"%s\": the worker leaves",
+							  call->spec.what, call->spec.tenant->server);
+	end_call(call, error);
+}
+
 /* Let a waiting call whose time has come take its next step. */
 static void
 advance(Call *call)
@@ -851,6 +870,11 @@ advance(Call *call)
 	int64		wait;
 	bool		told;
 
+	if (call->set->stopped)
+	{
+		end_unsent(call);
+		return;
+	}
 	if (token != NULL && call->token_only)
 	{
 		end_call(call, NULL);
@@ -931,7 +955,7 @@ advance_all(CallSet *set)
 				call->held_since = now;
 			continue;
 		}
-		if (call->state == CALL_WAITING && call->not_before <= now)
+		if (call->state == CALL_WAITING && (call->not_before <= now || set->stopped))
 		{
 			if (call->held_since != 0 && call->spec.patient)
 				call->deadline += now - call->held_since;

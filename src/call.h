@@ -85,6 +85,9 @@ extern int	call_room(CallSet *set);
 #define CALL_MAX_YIELDED 16
 extern void call_yield(CallSet *set, const LimiterKey *budgets, int n);
 
+/* Send nothing any more: what has not left, or would again, ends as not sent. */
+extern void call_stop_sending(CallSet *set);
+
 /* Send now what can be sent, without waiting. */
 extern void call_advance(CallSet *set);
 

@@ -23,6 +23,7 @@
  * the tenant takes no more could see to it that it never gets an answer: it
  * holds for an hour, and for so many requests for a token that nothing came of.
  * And it moves no limit: that takes a token in hand.
+ *
  * The client's budget is named by the client and by who vouches for it, the URL
  * of the token endpoint: one that grants tokens to everybody vouches for
  * nothing at another.  A static token is its own client, and proven once the

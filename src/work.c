@@ -152,6 +152,7 @@ work_wind_up(Work *work)
 {
 	TimestampTz end = GetCurrentTimestamp() + WIND_UP_MS * INT64CONST(1000);
 
+	call_stop_sending(work->calls);
 	deliveries_wind_up(work->deliveries);
 	while (deliveries_are_sending(work->deliveries) && unit_ground() == UNIT_OK)
 	{

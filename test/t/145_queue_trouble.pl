@@ -202,6 +202,24 @@ for ([ 'SET accessreq.enabled = off', 'RESET accessreq.enabled', undef ], [ 'RES
 	is(outcome(create()), 'done', 'all goes on afterwards');
 }
 
+# and what is about to be sent again is not: off is off
+$node->append_conf('postgresql.conf', "accessreq.max_retries = 20\n");
+$node->reload;
+my $port = PostgreSQL::Test::Cluster::get_free_port();
+add_server($node, 'shut', "http://127.0.0.1:$port", mapping => { access_token => 'a.b.c' });
+my $worker = value('SELECT pid FROM accessreq.worker()');
+my $shut = value("SELECT accessreq.enqueue_close(ARRAY['x'], server => 'shut')");
+becomes($shut, "state = 'sending'", 'a call that finds no connection, and is tried again');
+value('ALTER DATABASE postgres SET accessreq.enabled = off');
+my $open = new_listener(sub { my ($socket, $n, $note) = @_; $note->('request', read_request($socket) // return) }, port => $port);
+ok(poll_until('the worker to leave', sub { value("SELECT count(*) FROM pg_stat_activity WHERE pid = $worker") == 0 }), 'enabled = off: the worker leaves');
+is(scalar($open->noted), 0, 'and tries no more');
+is(action($shut, 'state'), 'queued', 'it is queued again');
+value("SELECT accessreq.cancel_action($shut)");
+$open->stop;
+value('ALTER DATABASE postgres RESET accessreq.enabled');
+is(outcome(create()), 'done', 'and on again');
+
 # ------------------------------------------------------------------- too long, too many
 
 is($admin->run("SELECT accessreq.enqueue_cancel(repeat('x', 2000), 'c', server => 'acme')")->{sqlstate}, '22023', 'an id that is none');
