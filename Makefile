@@ -26,6 +26,7 @@ OBJS = \
 	src/get.o \
 	src/guard.o \
 	src/http.o \
+	src/identity.o \
 	src/idset.o \
 	src/inquiry.o \
 	src/item.o \

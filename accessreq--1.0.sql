@@ -404,6 +404,7 @@ COMMENT ON COLUMN accessreq.missing_candidate.run_id IS 'the scan that did not r
 
 CREATE TABLE accessreq.sync_job (
 	server						text COLLATE "C" PRIMARY KEY,
+	server_oid					oid,
 	owner						text COLLATE "C",
 	owner_oid					oid,
 	enabled						boolean NOT NULL DEFAULT false,
@@ -427,9 +428,10 @@ CREATE TABLE accessreq.sync_job (
 	next_attempt_at				timestamptz,
 	retry_after					timestamptz,
 	last_error					text,
-	retry_after_of				text COLLATE "C",
+	retry_after_of				oid,
 	held_at						timestamptz,
 	held_by						text COLLATE "C",
+	held_by_oid					oid,
 	job_id						uuid NOT NULL DEFAULT pg_catalog.gen_random_uuid()
 );
 COMMENT ON COLUMN accessreq.sync_job.job_id IS 'which job it is: of one that was forgotten and made anew another';
@@ -443,7 +445,7 @@ COMMENT ON COLUMN accessreq.sync_job.next_scan_at IS 'when the next full scan is
 COMMENT ON COLUMN accessreq.sync_job.first_enabled_at IS 'when start_sync() first enabled it; until then another role''s start_sync() takes it over';
 COMMENT ON COLUMN accessreq.sync_job.null_modified IS 'how many rows without modified led the tenant''s order in the last cycle: where the next begins';
 COMMENT ON COLUMN accessreq.sync_job.server IS 'the foreign server (tenant)';
-COMMENT ON COLUMN accessreq.sync_job.owner_oid IS 'OID of that role: names are renamed and used again';
+COMMENT ON COLUMN accessreq.sync_job.owner_oid IS 'OID of that role, which it goes by: owner is its name, as the worker last saw it. In a copy, until accessreq.adopt(), it goes by the name';
 COMMENT ON COLUMN accessreq.sync_job.enabled IS 'whether the background worker pulls it';
 COMMENT ON COLUMN accessreq.sync_job.every IS 'pause between pulls of what changed';
 COMMENT ON COLUMN accessreq.sync_job.reconcile_every IS 'pause between full scans';
@@ -458,15 +460,18 @@ COMMENT ON COLUMN accessreq.sync_job.scan_error IS 'why the last of them failed'
 COMMENT ON COLUMN accessreq.sync_job.last_success_at IS 'when a pull last ended well';
 COMMENT ON COLUMN accessreq.sync_job.next_attempt_at IS 'when the worker tries again';
 COMMENT ON COLUMN accessreq.sync_job.retry_after IS 'until when the tenant asked to be left alone';
-COMMENT ON COLUMN accessreq.sync_job.retry_after_of IS 'whose client that was told, where the job has no owner';
+COMMENT ON COLUMN accessreq.sync_job.retry_after_of IS 'OID of the role whose client that was told, where the job has no owner';
 COMMENT ON COLUMN accessreq.sync_job.last_error IS 'why the last pull failed; null where it did not';
 COMMENT ON COLUMN accessreq.sync_job.held_at IS 'since when actions are held back';
 COMMENT ON COLUMN accessreq.sync_job.held_by IS 'who held them back';
+COMMENT ON COLUMN accessreq.sync_job.held_by_oid IS 'OID of that role';
+COMMENT ON COLUMN accessreq.sync_job.server_oid IS 'OID of the foreign server: tells whether it was renamed, or another has its name';
 
 CREATE TABLE accessreq.sync_run (
 	run_id						bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
 	server						text COLLATE "C" NOT NULL,
 	owner						text COLLATE "C" NOT NULL,
+	owner_oid					oid NOT NULL,
 	pid							integer,
 	kind						text NOT NULL,
 	started						timestamptz NOT NULL,
@@ -501,6 +506,7 @@ COMMENT ON COLUMN accessreq.sync_run.cursor IS 'where it stands, committed with 
 COMMENT ON COLUMN accessreq.sync_run.run_id IS 'number of the pull';
 COMMENT ON COLUMN accessreq.sync_run.server IS 'the foreign server (tenant)';
 COMMENT ON COLUMN accessreq.sync_run.owner IS 'the role with whose mapping it pulls';
+COMMENT ON COLUMN accessreq.sync_run.owner_oid IS 'OID of that role';
 COMMENT ON COLUMN accessreq.sync_run.started IS 'when it began';
 COMMENT ON COLUMN accessreq.sync_run.pages IS 'pages stored';
 COMMENT ON COLUMN accessreq.sync_run.rows_seen IS 'items in those pages';
@@ -516,6 +522,7 @@ COMMENT ON COLUMN accessreq.sync_run.rows_quarantined IS 'items put into quarant
 CREATE TABLE accessreq.action (
 	id							bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
 	server						text COLLATE "C" NOT NULL,
+	server_oid					oid NOT NULL,
 	kind						text NOT NULL,
 	request						jsonb NOT NULL,
 	owner						text COLLATE "C" NOT NULL,
@@ -537,11 +544,12 @@ CREATE TABLE accessreq.action (
 	tracking_id					text COLLATE "C",
 	access_request_ids			text[] COLLATE "C"
 );
-CREATE UNIQUE INDEX action_dedupe_key_idx ON accessreq.action (server, owner, dedupe_key)
+-- a role is its OID within the origin, and another's in a copy
+CREATE UNIQUE INDEX action_dedupe_key_idx ON accessreq.action (server, dedupe_key, owner_oid, origin)
 	WHERE dedupe_key IS NOT NULL
 	AND state OPERATOR(pg_catalog.<>) ALL (ARRAY['failed', 'cancelled']::pg_catalog.text[]);
 -- what is not settled, as the worker looks for it
-CREATE INDEX action_due_idx ON accessreq.action (server, owner, owner_oid, state, (coalesce(not_before, enqueued_at)), id)
+CREATE INDEX action_due_idx ON accessreq.action (server, origin, owner_oid, server_oid, state, (coalesce(not_before, enqueued_at)), id)
 	WHERE settled_at IS NULL;
 -- an access request is cancelled by one action at a time
 CREATE UNIQUE INDEX action_cancel_idx ON accessreq.action (server, (access_request_ids[1]))
@@ -560,10 +568,11 @@ COMMENT ON COLUMN accessreq.action.id IS 'number of the action, never used again
 COMMENT ON COLUMN accessreq.action.server IS 'the foreign server (tenant) it is for';
 COMMENT ON COLUMN accessreq.action.kind IS 'create, cancel, close or merge_config';
 COMMENT ON COLUMN accessreq.action.request IS 'what is sent: the API''s own body; for merge_config the patch';
-COMMENT ON COLUMN accessreq.action.owner IS 'the role with whose mapping it is sent';
+COMMENT ON COLUMN accessreq.action.owner IS 'the role with whose mapping it is sent, by the name that the worker last saw';
+COMMENT ON COLUMN accessreq.action.server_oid IS 'OID of the foreign server that it is sent to, whatever its name: one that is created anew with the name is another';
 COMMENT ON COLUMN accessreq.action.enqueued_by IS 'the session''s user when it was enqueued';
 COMMENT ON COLUMN accessreq.action.origin IS 'the database it belongs to: in a copy it waits for accessreq.adopt()';
-COMMENT ON COLUMN accessreq.action.owner_oid IS 'OID of the owner';
+COMMENT ON COLUMN accessreq.action.owner_oid IS 'OID of the owner, which it goes by; in a copy, until accessreq.adopt(), it goes by the name';
 COMMENT ON COLUMN accessreq.action.state IS 'queued; sending; done: the tenant accepted it; failed: it did not, error says why; unknown: the answer was lost, and while settled_at is null the worker looks whether it was carried out; cancelled by cancel_action()';
 COMMENT ON COLUMN accessreq.action.client_token IS 'marks a create, so that it is found again: key accessreq_client_token in the clientMetadata of its items';
 COMMENT ON COLUMN accessreq.action.dedupe_key IS 'one action for each key of an owner, unless it failed or was cancelled';
@@ -580,13 +589,6 @@ COMMENT ON COLUMN accessreq.action.tracking_id IS 'what the tenant''s support as
 COMMENT ON COLUMN accessreq.action.access_request_ids IS 'the access requests it is about; of a create those that it made or found open';
 
 ALTER TABLE accessreq.action ENABLE ROW LEVEL SECURITY;
--- by name, so that a role that was dropped makes no query fail
-CREATE POLICY action_of_own_roles ON accessreq.action FOR SELECT
-	USING (EXISTS (SELECT FROM pg_catalog.pg_roles r
-				   WHERE r.rolname OPERATOR(pg_catalog.=) action.owner
-				   AND pg_catalog.pg_has_role(r.oid, 'MEMBER')));
-COMMENT ON POLICY action_of_own_roles ON accessreq.action IS
-'a reader sees the actions of the roles it is a member of';
 
 -- lz4 where the server has it (raw takes two thirds of the CPU of pglz, the row
 -- as a whole a little less), else the server's default
@@ -750,11 +752,11 @@ LANGUAGE C VOLATILE PARALLEL UNSAFE COST 10000 ROWS 50;
 COMMENT ON FUNCTION accessreq.refresh(text[], name) IS
 'reads these access requests from the tenant now and stores them in request_status; a row an item, old_state null where it was not stored yet';
 
-CREATE PROCEDURE accessreq.sync(server name DEFAULT NULL, full_scan boolean DEFAULT false)
+CREATE PROCEDURE accessreq.sync(server name DEFAULT NULL, full_scan boolean DEFAULT false, beside_archive boolean DEFAULT false)
 AS 'MODULE_PATHNAME', 'accessreq_sync'
 LANGUAGE C;
-COMMENT ON PROCEDURE accessreq.sync(name, boolean) IS
-'pulls into request_status and its child tables now: what may have changed, and everything where that is due (at first, once a day, or with full_scan => true). Each page is committed by itself; an interrupted full scan goes on with the windows that are not stored yet. Not in a transaction block';
+COMMENT ON PROCEDURE accessreq.sync(name, boolean, boolean) IS
+'pulls into request_status and its child tables now: what may have changed, and everything where that is due (at first, once a day, or with full_scan => true). Each page is committed by itself; an interrupted full scan goes on with the windows that are not stored yet. beside_archive: rows of this tenant under a name that no server has any more are an archive, and need not be renamed. Not in a transaction block';
 
 -- ---------------------------------------------------------------------------
 -- Pulls from the background
@@ -802,6 +804,18 @@ AS 'MODULE_PATHNAME', 'accessreq_origin'
 LANGUAGE C STABLE PARALLEL SAFE;
 COMMENT ON FUNCTION accessreq.origin() IS
 'which database this is, as in sync_job.origin: a copy or a restore is another';
+
+-- Here a role is its OID: another that bears its name by now is a stranger.  The
+-- OIDs of a copy are strangers' too, so there it is the name.  Neither raises for
+-- a role that is gone.
+CREATE POLICY action_of_own_roles ON accessreq.action FOR SELECT
+	USING (CASE WHEN origin OPERATOR(pg_catalog.=) (SELECT accessreq.origin())
+		THEN pg_catalog.pg_has_role(owner_oid, 'MEMBER')
+		ELSE EXISTS (SELECT FROM pg_catalog.pg_roles r
+			WHERE r.rolname OPERATOR(pg_catalog.=) action.owner::pg_catalog.name
+			AND pg_catalog.pg_has_role(r.oid, 'MEMBER')) END);
+COMMENT ON POLICY action_of_own_roles ON accessreq.action IS
+'a reader sees the actions of the roles it is a member of';
 
 CREATE FUNCTION accessreq.requests_left(server text, owner oid)
 RETURNS integer
@@ -853,10 +867,11 @@ GRANT SELECT ON accessreq.request_budget TO pg_monitor;
 GRANT EXECUTE ON FUNCTION accessreq.request_budgets() TO pg_monitor;
 
 CREATE VIEW accessreq.sync_status AS
-SELECT j.server, j.owner, j.enabled,
+SELECT j.server, coalesce(r.rolname::pg_catalog.text, j.owner) AS owner, j.enabled,
 	CASE
 		WHEN j.origin OPERATOR(pg_catalog.<>) accessreq.origin() THEN 'held'
 		WHEN NOT j.enabled OR r.oid IS NULL THEN 'stopped'
+		WHEN f.oid IS NULL THEN 'failing'
 		WHEN j.last_error IS NOT NULL OR j.scan_error IS NOT NULL THEN 'failing'
 		WHEN j.lag OPERATOR(pg_catalog.>) j.allowed AND (j.last_scan_at IS NOT NULL OR w.pid IS NULL) THEN 'late'
 		WHEN j.last_scan_at IS NULL OR EXISTS (SELECT FROM accessreq.quarantined_item q
@@ -868,7 +883,11 @@ SELECT j.server, j.owner, j.enabled,
 			THEN 'belongs to another database, of which this is a copy: accessreq.adopt()'
 		WHEN j.owner IS NULL THEN 'accessreq.start_sync() was never called'
 		WHEN r.oid IS NULL
-			THEN pg_catalog.format('role "%s" does not exist, or is another by the same name: accessreq.adopt()', j.owner)
+			THEN pg_catalog.format('role "%s" does not exist any more: accessreq.adopt()', j.owner)
+		WHEN f.oid IS NULL AND n.oid IS NOT NULL
+			THEN pg_catalog.format('server "%s" is "%s" now: accessreq.rename_server(%1$L, %2$L) moves its rows', j.server, n.srvname)
+		WHEN f.oid IS NULL
+			THEN pg_catalog.format('server "%s" does not exist any more: accessreq.rename_server() moves its rows to another, accessreq.forget() deletes them', j.server)
 		WHEN NOT j.enabled AND j.first_enabled_at IS NULL THEN 'accessreq.start_sync() was never called'
 		WHEN NOT j.enabled THEN 'stopped by accessreq.stop_sync()'
 		WHEN j.last_error IS NOT NULL OR j.scan_error IS NOT NULL THEN coalesce(j.last_error, j.scan_error)
@@ -897,8 +916,12 @@ FROM (
 		s.every OPERATOR(pg_catalog.+) greatest(s.every, '1 minute'::pg_catalog.interval) AS allowed
 	FROM accessreq.sync_job s
 ) j
+-- OIDs of a copy are strangers'
 LEFT JOIN pg_catalog.pg_roles r
-	ON r.rolname OPERATOR(pg_catalog.=) j.owner::pg_catalog.name AND r.oid OPERATOR(pg_catalog.=) j.owner_oid
+	ON r.oid OPERATOR(pg_catalog.=) j.owner_oid AND j.origin OPERATOR(pg_catalog.=) accessreq.origin()
+LEFT JOIN pg_catalog.pg_foreign_server f ON f.srvname OPERATOR(pg_catalog.=) j.server::pg_catalog.name
+LEFT JOIN pg_catalog.pg_foreign_server n
+	ON n.oid OPERATOR(pg_catalog.=) j.server_oid AND j.origin OPERATOR(pg_catalog.=) accessreq.origin()
 CROSS JOIN accessreq.worker() w;
 COMMENT ON VIEW accessreq.sync_status IS
 'how fresh each server is, and what is wrong where it is not';
@@ -2006,5 +2029,5 @@ REVOKE ALL ON FUNCTION
 	accessreq.close_stuck(interval, text, integer, boolean, name),
 	accessreq.request_once(text, text, text, text, timestamptz, name)
 FROM PUBLIC;
-REVOKE ALL ON PROCEDURE accessreq.sync(name, boolean), accessreq.wait_for_action(bigint, interval, text)
+REVOKE ALL ON PROCEDURE accessreq.sync(name, boolean, boolean), accessreq.wait_for_action(bigint, interval, text)
 FROM PUBLIC;

@@ -156,8 +156,8 @@ SELECT statement, tst.fails(statement) FROM unnest(ARRAY['UPDATE accessreq.reque
 	'DELETE FROM accessreq.action']) statement;
 RESET ROLE;
 -- actions: those of one's own roles
-INSERT INTO accessreq.action (server, kind, request, owner, enqueued_by, origin, owner_oid, enqueued_at)
-SELECT 'acme', 'cancel', '{}', r, r, 'x', 0, now() FROM unnest('{accessreq_test_other,accessreq_test_user,nobody_any_more}'::text[]) r;
+INSERT INTO accessreq.action (server, server_oid, kind, request, owner, enqueued_by, origin, owner_oid, enqueued_at)
+SELECT 'acme', 0, 'cancel', '{}', r, r, 'x', 0, now() FROM unnest('{accessreq_test_other,accessreq_test_user,nobody_any_more}'::text[]) r;
 SET ROLE accessreq_test_other;
 SELECT owner FROM accessreq.action;
 RESET ROLE;

@@ -219,8 +219,8 @@ SELECT account_activity_item_id FROM accessreq.request_status WHERE server = 'ac
 SELECT account_activity_item_id FROM accessreq.state_change WHERE server = 'acme' AND account_activity_item_id LIKE 'tst-k%' ORDER BY 1;
 UPDATE accessreq.sync_job SET keep = NULL WHERE server = 'acme';
 -- runs that ended long ago go as well
-INSERT INTO accessreq.sync_run (server, owner, kind, started, finished) VALUES ('acme', 'x', 'cycle', now() - interval '31 days', now() - interval '31 days'),
-	('acme', 'y', 'cycle', now() - interval '29 days', now() - interval '29 days');
+INSERT INTO accessreq.sync_run (server, owner, owner_oid, kind, started, finished) VALUES ('acme', 'x', 0, 'cycle', now() - interval '31 days', now() - interval '31 days'),
+	('acme', 'y', 0, 'cycle', now() - interval '29 days', now() - interval '29 days');
 CALL accessreq.sync('acme');
 SELECT owner FROM accessreq.sync_run WHERE owner IN ('x', 'y');
 -- a server that is renamed takes its rows along

@@ -23,6 +23,8 @@
 #include "catalog/pg_type.h"
 #include "commands/async.h"
 #include "compat.h"
+#include "foreign/foreign.h"
+#include "identity.h"
 #include "job.h"
 #include "lib/stringinfo.h"
 #include "json.h"
@@ -103,15 +105,16 @@ insert_action(const NewAction *a)
 	sql_add_text(&args, GetUserNameFromId(a->owner, false));
 	sql_add_oid(&args, a->owner);
 	sql_add_text(&args, GetUserNameFromId(GetSessionUserId(), false));
-	sql_add_text(&args, job_origin_here());
+	sql_add_text(&args, identity_origin());
 	sql_add(&args, TEXTARRAYOID, a->ids, a->ids == (Datum) 0);
 	sql_add_time(&args, a->not_before);
 	sql_add_text(&args, a->dedupe_key);
 	sql_add(&args, UUIDOID, a->client_token, a->client_token == (Datum) 0);
+	sql_add_oid(&args, a->server_oid);
 	if (sql_run_kept(&plan, "INSERT INTO accessreq.action (server, kind, request, owner, owner_oid,"
 					 " enqueued_by, origin, access_request_ids, not_before, dedupe_key, client_token,"
-					 " enqueued_at) VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11,"
-					 " pg_catalog.clock_timestamp()) ON CONFLICT DO NOTHING RETURNING id",
+					 " enqueued_at, server_oid) VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11,"
+					 " pg_catalog.clock_timestamp(), $12) ON CONFLICT DO NOTHING RETURNING id",
 					 &args, SPI_OK_INSERT_RETURNING) == 0)
 		return 0;
 	return sql_int(0, 1);
@@ -126,10 +129,11 @@ find_by_key(const NewAction *a)
 	if (a->dedupe_key == NULL)
 		return 0;
 	sql_add_text(&args, a->server);
-	sql_add_text(&args, GetUserNameFromId(a->owner, false));
+	sql_add_oid(&args, a->owner);
 	sql_add_text(&args, a->dedupe_key);
-	if (sql_run("SELECT id FROM accessreq.action WHERE server = $1 AND owner = $2"
-				" AND dedupe_key = $3 AND state <> ALL (ARRAY['failed', 'cancelled']::text[])",
+	sql_add_text(&args, identity_origin());
+	if (sql_run("SELECT id FROM accessreq.action WHERE server = $1 AND owner_oid = $2"
+				" AND dedupe_key = $3 AND origin = $4 AND state <> ALL (ARRAY['failed', 'cancelled']::text[])",
 				&args, SPI_OK_SELECT) == 0)
 		return 0;
 	return sql_int(0, 1);
@@ -146,7 +150,8 @@ find_cancel(const NewAction *a)
 	sql_add_text(&args, a->server);
 	sql_add(&args, TEXTARRAYOID, a->ids, false);
 	sql_add_oid(&args, a->owner);
-	if (sql_run("SELECT id, owner_oid = $3 FROM accessreq.action WHERE server = $1"
+	sql_add_text(&args, identity_origin());
+	if (sql_run("SELECT id, owner_oid = $3 AND origin = $4 FROM accessreq.action WHERE server = $1"
 				" AND access_request_ids[1] = ($2)[1] AND kind = 'cancel' AND settled_at IS NULL",
 				&args, SPI_OK_SELECT) == 0)
 		return 0;
@@ -211,16 +216,28 @@ notify(int64 id, const char *server, const char *action_state)
 	Async_Notify(NOTIFY_CHANNEL, buf.data);
 }
 
-/* Who may not see it is told what he is told of one that is not there. */
-static void
-check_is_ours(int64 id, const char *owner, bool acts)
+typedef struct ActionRow
 {
-	Oid			role = owner ? get_role_oid(owner, true) : InvalidOid;
+	bool		found;
+	char	   *owner;
+	Oid			owner_role;		/* InvalidOid: it is gone */
+	char	   *server;
+	Oid			server_now;		/* InvalidOid: it is gone */
+	char	   *state;
+	bool		settled;
+} ActionRow;
 
-	if (owner != NULL && superuser())
+/*
+ * Who may not see it is told what he is told of one that is not there.  The rule
+ * of policy action_of_own_roles.
+ */
+static void
+check_is_ours(int64 id, const ActionRow *row, bool acts)
+{
+	if (row->found && superuser())
 		return;
-	if (OidIsValid(role) && (acts ? compat_may_act_as(GetUserId(), role) :
-							 is_member_of_role(GetUserId(), role)))
+	if (OidIsValid(row->owner_role) && (acts ? compat_may_act_as(GetUserId(), row->owner_role) :
+										is_member_of_role(GetUserId(), row->owner_role)))
 		return;
 	ereport(ERROR,
 			(errcode(ERRCODE_UNDEFINED_OBJECT),
@@ -229,14 +246,6 @@ check_is_ours(int64 id, const char *owner, bool acts)
 			 errdetail("Or it is another role's, of which role \"%s\" is no member.",
 					   GetUserNameFromId(GetUserId(), false))));
 }
-
-typedef struct ActionRow
-{
-	char	   *owner;			/* NULL: there is none */
-	char	   *server;
-	char	   *state;
-	bool		settled;
-} ActionRow;
 
 /* With "lock" as for an update. */
 static ActionRow
@@ -247,15 +256,18 @@ read_row(int64 id, bool lock)
 
 	sql_add_int8(&args, id);
 	if (sql_run(lock ?
-				"SELECT owner, server, state, settled_at IS NOT NULL"
+				"SELECT owner, owner_oid, origin, server, server_oid, state, settled_at IS NOT NULL"
 				" FROM accessreq.action WHERE id = $1 FOR UPDATE" :
-				"SELECT owner, server, state, settled_at IS NOT NULL"
+				"SELECT owner, owner_oid, origin, server, server_oid, state, settled_at IS NOT NULL"
 				" FROM accessreq.action WHERE id = $1", &args, SPI_OK_SELECT) == 0)
 		return row;
+	row.found = true;
 	row.owner = sql_text(0, 1);
-	row.server = sql_text(0, 2);
-	row.state = sql_text(0, 3);
-	row.settled = sql_true(0, 4);
+	row.owner_role = identity_role(row.owner, (Oid) sql_int(0, 2), sql_text(0, 3));
+	row.server = sql_text(0, 4);
+	row.server_now = identity_server(row.server, (Oid) sql_int(0, 5), sql_text(0, 3));
+	row.state = sql_text(0, 6);
+	row.settled = sql_true(0, 7);
 	return row;
 }
 
@@ -269,7 +281,7 @@ read_ours(int64 id, bool acts)
 	writer_enter_to_read(&state);
 	row = read_row(id, false);
 	writer_leave(&state);
-	check_is_ours(id, row.owner, acts);
+	check_is_ours(id, &row, acts);
 	return row;
 }
 
@@ -282,15 +294,33 @@ action_state(int64 id, bool *settled)
 	return row.state;
 }
 
+/* What is gone is no better for a second try. */
+static void
+check_has_ground(int64 id, const ActionRow *row)
+{
+	if (!OidIsValid(row->owner_role))
+		ereport(ERROR,
+				(errcode(ERRCODE_UNDEFINED_OBJECT),
+				 errmsg("role \"%s\" does not exist any more", row->owner),
+				 errdetail("Action " INT64_FORMAT " was its, and is sent for nobody else.", id)));
+	if (!OidIsValid(row->server_now))
+		ereport(ERROR,
+				(errcode(ERRCODE_UNDEFINED_OBJECT),
+				 errmsg("server \"%s\" does not exist any more", row->server),
+				 errhint("accessreq.rename_server() gives its actions to another server.")));
+}
+
 /* With the writer entered. */
 static void
-check_not_replaced(int64 id)
+check_not_replaced(int64 id, Oid owner)
 {
 	SqlArgs		args = {0};
 
 	sql_add_int8(&args, id);
+	sql_add_oid(&args, owner);
+	sql_add_text(&args, identity_origin());
 	if (sql_run("SELECT b.id FROM accessreq.action a JOIN accessreq.action b ON b.server = a.server"
-				" AND b.id <> a.id AND ((b.owner = a.owner AND b.dedupe_key = a.dedupe_key"
+				" AND b.id <> a.id AND ((b.owner_oid = $2 AND b.origin = $3 AND b.dedupe_key = a.dedupe_key"
 				" AND b.state <> ALL (ARRAY['failed', 'cancelled']::text[]))"
 				" OR (a.kind = 'cancel' AND b.kind = 'cancel' AND b.settled_at IS NULL"
 				" AND b.access_request_ids[1] = a.access_request_ids[1]))"
@@ -311,16 +341,21 @@ action_retry(int64 id)
 	job_check_origin(row.server);
 	enter(&state);
 	row = read_row(id, true);
-	if (row.owner != NULL && strcmp(row.state, "failed") != 0 && strcmp(row.state, "unknown") != 0)
+	if (row.found && strcmp(row.state, "failed") != 0 && strcmp(row.state, "unknown") != 0)
 		ereport(ERROR,
 				(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
 				 errmsg("action " INT64_FORMAT " is %s", id, row.state),
 				 errhint("Only an action that failed or is unknown can be sent again.")));
-	check_not_replaced(id);
+	check_has_ground(id, &row);
+	check_not_replaced(id, row.owner_role);
 	sql_add_int8(&args, id);
+	sql_add_oid(&args, row.owner_role);
+	sql_add_text(&args, identity_origin());
+	sql_add_oid(&args, row.server_now);
 	/* one that comes in between raises 23505 here */
 	(void) sql_run("UPDATE accessreq.action SET state = 'queued', settled_at = NULL, sent_at = NULL,"
-				   " http_status = NULL, error = NULL, error_code = NULL WHERE id = $1",
+				   " http_status = NULL, error = NULL, error_code = NULL, owner_oid = $2, origin = $3,"
+				   " server_oid = $4 WHERE id = $1",
 				   &args, SPI_OK_UPDATE);
 	writer_leave(&state);
 }
@@ -366,21 +401,22 @@ action_after_recovery(const char *server)
 }
 
 /*
- * A skip scan: from one owner to the next, by the index, however many actions
- * each has.  Servers come from sync_job, where enqueueing has put them.
+ * A skip scan: from one owner, and server by its OID, to the next, by the index,
+ * however many actions each has.  Names of servers come from sync_job, where
+ * enqueueing has put them.
  */
 #define EACH_OWNER \
-	"WITH RECURSIVE o (owner, owner_oid) AS (" \
-	"(SELECT a.owner, a.owner_oid FROM accessreq.action a WHERE a.server = j.server" \
-	" AND a.settled_at IS NULL ORDER BY a.server, a.owner, a.owner_oid LIMIT 1)" \
-	" UNION ALL SELECT n.owner, n.owner_oid FROM o CROSS JOIN LATERAL" \
-	" (SELECT a.owner, a.owner_oid FROM accessreq.action a WHERE a.server = j.server" \
-	" AND a.settled_at IS NULL AND (a.owner, a.owner_oid) > (o.owner, o.owner_oid)" \
-	" ORDER BY a.server, a.owner, a.owner_oid LIMIT 1) n) SELECT * FROM o"
+	"WITH RECURSIVE o (owner_oid, server_oid, owner) AS (" \
+	"(SELECT a.owner_oid, a.server_oid, a.owner FROM accessreq.action a WHERE a.server = j.server AND a.origin = $1" \
+	" AND a.settled_at IS NULL ORDER BY a.server, a.origin, a.owner_oid, a.server_oid LIMIT 1)" \
+	" UNION ALL SELECT n.owner_oid, n.server_oid, n.owner FROM o CROSS JOIN LATERAL" \
+	" (SELECT a.owner_oid, a.server_oid, a.owner FROM accessreq.action a WHERE a.server = j.server AND a.origin = $1" \
+	" AND a.settled_at IS NULL AND (a.owner_oid, a.server_oid) > (o.owner_oid, o.server_oid)" \
+	" ORDER BY a.server, a.origin, a.owner_oid, a.server_oid LIMIT 1) n) SELECT * FROM o"
 
 #define OF_OWNER \
-	" FROM accessreq.action a WHERE a.server = j.server AND a.owner = o.owner" \
-	" AND a.owner_oid = o.owner_oid AND a.settled_at IS NULL AND a.state = "
+	" FROM accessreq.action a WHERE a.server = j.server AND a.origin = $1 AND a.owner_oid = o.owner_oid" \
+	" AND a.server_oid = o.server_oid AND a.settled_at IS NULL AND a.state = "
 
 #define MAY(role, function) \
 	"pg_catalog.has_function_privilege(" role ", 'accessreq." function "', 'EXECUTE')"
@@ -394,10 +430,10 @@ action_after_recovery(const char *server)
 	MAY(role, CREATE_FUNCTION) " AND " MAY(role, CANCEL_FUNCTION) " AND " \
 	MAY(role, CLOSE_FUNCTION) " AND " MAY(role, MERGE_FUNCTION)
 
-#define HAS_SERVER(server) \
-	"EXISTS (SELECT FROM pg_catalog.pg_foreign_server f WHERE f.srvname = " server "::name)"
-#define HAS_OWNER(name, oid) \
-	"EXISTS (SELECT FROM pg_catalog.pg_roles r WHERE r.rolname = " name "::name AND r.oid = " oid ")"
+#define HAS_SERVER(oid) \
+	"EXISTS (SELECT FROM pg_catalog.pg_foreign_server f WHERE f.oid = " oid ")"
+#define HAS_OWNER(oid) \
+	"EXISTS (SELECT FROM pg_catalog.pg_roles r WHERE r.oid = " oid ")"
 
 static ActionSender *
 sender_from_row(uint64 row)
@@ -416,6 +452,7 @@ sender_from_row(uint64 row)
 		s->due_at = DT_NOEND;
 	s->sending = sql_true(row, 9);
 	s->unknown = sql_true(row, 10);
+	s->server_oid = (Oid) sql_int(row, 11);
 	return s;
 }
 
@@ -430,14 +467,16 @@ action_senders(void)
 	uint64		n;
 
 	enter(&state);
-	sql_add_text(&args, job_origin_here());
-	n = sql_run_kept(&plan, "SELECT j.server, o.owner, o.owner_oid,"
-					 " " HAS_OWNER("o.owner", "o.owner_oid") " AND " HAS_SERVER("j.server") ","
+	sql_add_text(&args, identity_origin());
+	n = sql_run_kept(&plan, "SELECT j.server, coalesce((SELECT r.rolname FROM pg_catalog.pg_roles r"
+					 " WHERE r.oid = o.owner_oid)::text, o.owner), o.owner_oid,"
+					 " " HAS_OWNER("o.owner_oid") " AND " HAS_SERVER("o.server_oid") ","
 					 " " MAY_ALL("o.owner_oid") ", j.held_at IS NOT NULL,"
 					 /* another owner has another budget */
-					 " CASE WHEN coalesce(j.owner, j.retry_after_of) = o.owner THEN j.retry_after END,"
-					 " (SELECT " DUE OF_OWNER "'queued' ORDER BY a.server, a.owner, a.owner_oid, a.state, " DUE
-					 " LIMIT 1), EXISTS (SELECT" OF_OWNER "'sending'), EXISTS (SELECT" OF_OWNER "'unknown')"
+					 " CASE WHEN coalesce(j.owner_oid, j.retry_after_of) = o.owner_oid THEN j.retry_after END,"
+					 " (SELECT " DUE OF_OWNER "'queued' ORDER BY a.server, a.origin, a.owner_oid, a.server_oid, a.state, " DUE
+					 " LIMIT 1), EXISTS (SELECT" OF_OWNER "'sending'), EXISTS (SELECT" OF_OWNER "'unknown'),"
+					 " o.server_oid"
 					 " FROM accessreq.sync_job j CROSS JOIN LATERAL (" EACH_OWNER ") o"
 					 " WHERE j.origin = $1", &args, SPI_OK_SELECT);
 	for (uint64 i = 0; i < n; i++)
@@ -455,11 +494,13 @@ static void
 add_sender(SqlArgs *args, const ActionSender *sender)
 {
 	sql_add_text(args, sender->server);
-	sql_add_text(args, sender->owner);
 	sql_add_oid(args, sender->owner_oid);
+	sql_add_oid(args, sender->server_oid);
+	sql_add_text(args, identity_origin());
 }
 
-#define OF_SENDER "server = $1 AND owner = $2 AND owner_oid = $3 AND settled_at IS NULL"
+#define OF_SENDER "server = $1 AND origin = $4 AND owner_oid = $2 AND server_oid = $3 AND settled_at IS NULL"
+#define IN_ORDER " ORDER BY server, origin, owner_oid, server_oid, state, " DUE ", id "
 
 /* ------------------------------------------------------------------- claiming */
 
@@ -493,19 +534,19 @@ kind_of(const char *name)
 #define CANDIDATES \
 	"SELECT id, kind, CASE WHEN kind = 'cancel' THEN request ->> 'comment' END," \
 	" http_status IS NOT NULL FROM accessreq.action a" \
-	" WHERE " OF_SENDER " AND state = 'queued' AND " DUE " <= $5 AND origin = $4" \
+	" WHERE " OF_SENDER " AND state = 'queued' AND " DUE " <= $5" \
 	" AND EXISTS (SELECT FROM accessreq.sync_job j WHERE j.server = $1 AND j.held_at IS NULL" \
 	" AND coalesce(j.timeline, $6) = $6)" \
-	" AND CASE kind WHEN 'create' THEN (SELECT " MAY("$3", CREATE_FUNCTION) ")" \
-	" WHEN 'cancel' THEN (SELECT " MAY("$3", CANCEL_FUNCTION) ")" \
-	" WHEN 'close' THEN (SELECT " MAY("$3", CLOSE_FUNCTION) ")" \
-	" ELSE (SELECT " MAY("$3", MERGE_FUNCTION) ") END" \
+	" AND CASE kind WHEN 'create' THEN (SELECT " MAY("$2", CREATE_FUNCTION) ")" \
+	" WHEN 'cancel' THEN (SELECT " MAY("$2", CANCEL_FUNCTION) ")" \
+	" WHEN 'close' THEN (SELECT " MAY("$2", CLOSE_FUNCTION) ")" \
+	" ELSE (SELECT " MAY("$2", MERGE_FUNCTION) ") END" \
 	" AND (access_request_ids IS NULL OR " \
 	NONE_BEFORE_IT("c.kind = ANY ('{cancel,close}') AND c.access_request_ids && a.access_request_ids") ")" \
 	" AND (kind <> 'merge_config' OR " NONE_BEFORE_IT("c.kind = 'merge_config' AND c.settled_at IS NULL AND c.server = a.server") ")" \
 	" AND ($8 IS NULL OR (kind = 'cancel' AND http_status IS NULL" \
 	" AND request ->> 'comment' = ANY ($8) AND id <> ALL ($9)))" \
-	" ORDER BY server, owner, owner_oid, state, " DUE ", id LIMIT $7 FOR UPDATE OF a SKIP LOCKED"
+	IN_ORDER "LIMIT $7 FOR UPDATE OF a SKIP LOCKED"
 
 /* "comments" and "ids" are null: all; else cancels with these, without those. */
 static List *
@@ -520,7 +561,6 @@ read_candidates(const ActionSender *sender, int most, Datum comments, Datum ids)
 
 	enter(&state);
 	add_sender(&args, sender);
-	sql_add_text(&args, job_origin_here());
 	sql_add_time(&args, GetCurrentTimestamp());
 	sql_add_int4(&args, job_timeline_here());
 	sql_add_int8(&args, most);
@@ -714,10 +754,9 @@ action_note_trouble(const ActionSender *sender, int sqlstate, const char *error)
 	sql_add_text(&args, unpack_sql_state(sqlstate));
 	sql_add_text(&args, error);
 	sql_add_time(&args, GetCurrentTimestamp());
-	(void) sql_run("UPDATE accessreq.action SET error_code = $4, error = $5"
+	(void) sql_run("UPDATE accessreq.action SET error_code = $5, error = $6"
 				   " WHERE id = (SELECT id FROM accessreq.action WHERE " OF_SENDER " AND state = 'queued'"
-				   " AND " DUE " <= $6"
-				   " ORDER BY server, owner, owner_oid, state, " DUE ", id LIMIT 1 FOR UPDATE SKIP LOCKED)",
+				   " AND " DUE " <= $7" IN_ORDER "LIMIT 1 FOR UPDATE SKIP LOCKED)",
 				   &args, SPI_OK_UPDATE);
 	writer_leave(&state);
 }
@@ -750,7 +789,16 @@ end_actions(const char *sql, SqlArgs *args)
  * reason had gone must not fail by what was seen before.
  */
 #define IS_GONE \
-	"NOT " HAS_OWNER("a.owner", "a.owner_oid") " OR NOT " HAS_SERVER("a.server")
+	"NOT " HAS_OWNER("a.owner_oid") " OR NOT " HAS_SERVER("a.server_oid")
+
+/* One that was created anew is another, to which nobody has said to send it. */
+#define WHY_GONE \
+	"CASE WHEN NOT " HAS_OWNER("a.owner_oid") \
+	" THEN pg_catalog.format('role \"%s\" does not exist any more', a.owner)" \
+	" WHEN EXISTS (SELECT FROM pg_catalog.pg_foreign_server f WHERE f.srvname = a.server::name)" \
+	" THEN pg_catalog.format('server \"%s\" was dropped, and another has its name:" \
+	" accessreq.retry_action() sends it there', a.server)" \
+	" ELSE pg_catalog.format('server \"%s\" does not exist any more', a.server) END"
 
 int
 action_fail_impossible(const ActionSender *sender)
@@ -762,14 +810,11 @@ action_fail_impossible(const ActionSender *sender)
 	return end_actions("UPDATE accessreq.action a SET state = 'failed',"
 					   " settled_at = pg_catalog.clock_timestamp(),"
 					   " error_code = CASE WHEN " IS_GONE " THEN '42704' ELSE '42501' END,"
-					   " error = CASE WHEN NOT " HAS_OWNER("a.owner", "a.owner_oid")
-					   " THEN pg_catalog.format('role \"%s\" does not exist any more', a.owner)"
-					   " WHEN NOT " HAS_SERVER("a.server")
-					   " THEN pg_catalog.format('server \"%s\" does not exist any more', a.server)"
+					   " error = CASE WHEN " IS_GONE " THEN " WHY_GONE
 					   " ELSE pg_catalog.format('role \"%s\" has no EXECUTE on accessreq.enqueue_%s() any more',"
 					   " a.owner, a.kind) END"
 					   NOT_LOCKED(OF_SENDER " AND state = 'queued' AND (" IS_GONE
-								  " OR (" DUE " <= $4 AND NOT CASE a.kind"
+								  " OR (" DUE " <= $5 AND NOT CASE a.kind"
 								  " WHEN 'create' THEN " MAY("a.owner_oid", CREATE_FUNCTION)
 								  " WHEN 'cancel' THEN " MAY("a.owner_oid", CANCEL_FUNCTION)
 								  " WHEN 'close' THEN " MAY("a.owner_oid", CLOSE_FUNCTION)
@@ -789,7 +834,7 @@ action_due_ids(const ActionSender *sender, int *n)
 	add_sender(&args, sender);
 	sql_add_time(&args, GetCurrentTimestamp());
 	*n = (int) sql_run("SELECT id FROM accessreq.action WHERE " OF_SENDER " AND state = 'queued'"
-					   " AND " DUE " <= $4", &args, SPI_OK_SELECT);
+					   " AND " DUE " <= $5", &args, SPI_OK_SELECT);
 	ids = MemoryContextAlloc(cxt, sizeof(int64) * Max(*n, 1));
 	for (int i = 0; i < *n; i++)
 		ids[i] = sql_int(i, 1);
@@ -821,24 +866,103 @@ action_give_up_unknown(const ActionSender *sender, int64 older_us, int sqlstate,
 	sql_add_text(&args, error);
 	sql_add(&args, FLOAT8OID, Float8GetDatum((double) older_us / USECS_PER_SEC), false);
 	return end_actions("UPDATE accessreq.action SET settled_at = pg_catalog.clock_timestamp(),"
-					   " error_code = $4, error = $5"
+					   " error_code = $5, error = $6"
 					   NOT_LOCKED(OF_SENDER " AND state = 'unknown' AND coalesce(sent_at, enqueued_at)"
-								  " <= pg_catalog.clock_timestamp() - $6 * interval '1 second'")
+								  " <= pg_catalog.clock_timestamp() - $7 * interval '1 second'")
+					   " RETURNING id, server, state", &args);
+}
+
+/*
+ * Of the actions of one or two servers that will be the same role's and have the
+ * same key, or cancel the same access request, one can stay what it is: one that
+ * may have left before one that has not, and the older.  $1 and $2: the servers,
+ * $3: here.
+ */
+#define GIVE_WAY(same, which) \
+	"WITH a AS (SELECT x.id, x.state, pg_catalog.row_number() OVER (PARTITION BY " same \
+	" ORDER BY x.state = 'queued', x.id) AS place FROM (SELECT y.*," \
+	" CASE WHEN y.origin = $3 THEN y.owner_oid ELSE (SELECT r.oid FROM pg_catalog.pg_roles r" \
+	" WHERE r.rolname = y.owner::name) END AS role FROM accessreq.action y WHERE y.server IN ($1, $2)) x" \
+	" WHERE " which ")"
+
+#define SAME_KEY \
+	GIVE_WAY("x.role, x.dedupe_key", "x.role IS NOT NULL AND x.dedupe_key IS NOT NULL" \
+			 " AND x.state <> ALL (ARRAY['failed', 'cancelled']::text[])")
+#define SAME_CANCEL \
+	GIVE_WAY("x.access_request_ids[1]", "x.kind = 'cancel' AND x.settled_at IS NULL")
+
+#define FAIL_DUPLICATES(same, reason) \
+	same " UPDATE accessreq.action t SET state = 'failed', settled_at = pg_catalog.clock_timestamp()," \
+	" error_code = '23505', error = " reason " FROM a WHERE a.id = t.id AND a.place > 1" \
+	" AND t.state = 'queued' RETURNING t.id, t.server, t.state"
+
+static void
+end_duplicates(const char *server, const char *other)
+{
+	static const char *const sql[] = {
+		FAIL_DUPLICATES(SAME_KEY, "'another action of the role has the same dedupe_key'"),
+		FAIL_DUPLICATES(SAME_CANCEL, "'another action cancels the same access request'"),
+	};
+	WriterState state;
+	SqlArgs		args = {0};
+
+	sql_add_text(&args, server);
+	sql_add_text(&args, other);
+	sql_add_text(&args, identity_origin());
+	for (int i = 0; i < lengthof(sql); i++)
+		(void) end_actions(sql[i], &args);
+	/* what has left is no failure: it loses the key alone */
+	enter(&state);
+	(void) sql_run(SAME_KEY " UPDATE accessreq.action t SET dedupe_key = NULL FROM a"
+				   " WHERE a.id = t.id AND a.place > 1", &args, SPI_OK_UPDATE);
+	writer_leave(&state);
+}
+
+/*
+ * Those whose role is not here stay what they are in the database that they come
+ * from, so that a role of their name that is made later is not taken for a
+ * stranger.
+ */
+void
+action_adopt(const char *server)
+{
+	WriterState state;
+	SqlArgs		args = {0};
+
+	end_duplicates(server, server);
+	enter(&state);
+	sql_add_text(&args, server);
+	sql_add_text(&args, identity_origin());
+	(void) sql_run("UPDATE accessreq.action a SET origin = $2, owner_oid = r.oid, owner = r.rolname,"
+				   " server_oid = coalesce((SELECT f.oid FROM pg_catalog.pg_foreign_server f"
+				   " WHERE f.srvname = $1::name), 0)"
+				   " FROM pg_catalog.pg_roles r WHERE r.rolname = a.owner::name AND a.server = $1 AND a.origin <> $2",
+				   &args, SPI_OK_UPDATE);
+	writer_leave(&state);
+	(void) end_actions("UPDATE accessreq.action a SET settled_at = pg_catalog.clock_timestamp(),"
+					   " state = CASE WHEN state = 'queued' THEN 'failed' ELSE 'unknown' END,"
+					   " error_code = '42704', error = pg_catalog.format('role \"%s\" does not exist', a.owner)"
+					   " WHERE a.server = $1 AND a.settled_at IS NULL AND"
+					   " (a.origin <> $2 OR NOT " HAS_OWNER("a.owner_oid") ")"
 					   " RETURNING id, server, state", &args);
 }
 
 void
-action_end_ownerless(const char *server)
+action_rename_server(const char *from, const char *to)
 {
+	WriterState state;
 	SqlArgs		args = {0};
 
-	sql_add_text(&args, server);
-	(void) end_actions("UPDATE accessreq.action a SET settled_at = pg_catalog.clock_timestamp(),"
-					   " state = CASE WHEN state = 'queued' THEN 'failed' ELSE 'unknown' END,"
-					   " error_code = '42704', error = pg_catalog.format('role \"%s\" does not exist', a.owner)"
-					   " WHERE a.server = $1 AND a.settled_at IS NULL AND NOT EXISTS"
-					   " (SELECT FROM pg_catalog.pg_roles r WHERE r.rolname = a.owner::name)"
-					   " RETURNING id, server, state", &args);
+	end_duplicates(from, to);
+	enter(&state);
+	sql_add_text(&args, from);
+	sql_add_text(&args, to);
+	sql_add_oid(&args, get_foreign_server_oid(to, true));
+	sql_add_text(&args, identity_origin());
+	(void) sql_run("UPDATE accessreq.action SET server = $2,"
+				   " server_oid = CASE WHEN origin = $4 THEN $3 ELSE server_oid END WHERE server = $1",
+				   &args, SPI_OK_UPDATE);
+	writer_leave(&state);
 }
 
 int
@@ -852,9 +976,9 @@ action_lose_orphans(const ActionSender *sender, const int64 *ours, int n)
 	add_sender(&args, sender);
 	sql_add(&args, INT8ARRAYOID, int8_array(ours, n), false);
 	sql_add_text(&args, unpack_sql_state(ERRCODE_TRANSACTION_RESOLUTION_UNKNOWN));
-	lost = sql_run("UPDATE accessreq.action SET state = 'unknown', error_code = $5,"
+	lost = sql_run("UPDATE accessreq.action SET state = 'unknown', error_code = $6,"
 				   " error = 'the process that sent it ended before the answer was noted'"
-				   NOT_LOCKED(OF_SENDER " AND state = 'sending' AND id <> ALL ($4)"),
+				   NOT_LOCKED(OF_SENDER " AND state = 'sending' AND id <> ALL ($5)"),
 				   &args, SPI_OK_UPDATE);
 	writer_leave(&state);
 	return (int) lost;
@@ -885,9 +1009,8 @@ action_unknown(const ActionSender *sender, const int64 *without, const int *atte
 	sql_add(&args, INT4ARRAYOID, int4_array(attempts, n), false);
 	actions = read_actions(sql_run("SELECT " ACTION_COLUMNS " FROM accessreq.action a WHERE " OF_SENDER
 								   " AND state = 'unknown' AND NOT EXISTS (SELECT FROM"
-								   " ROWS FROM (pg_catalog.unnest($4), pg_catalog.unnest($6)) u (id, attempts)"
-								   " WHERE u.id = a.id AND u.attempts = a.attempts)"
-								   " ORDER BY server, owner, owner_oid, state, " DUE ", id LIMIT $5",
+								   " ROWS FROM (pg_catalog.unnest($5), pg_catalog.unnest($7)) u (id, attempts)"
+								   " WHERE u.id = a.id AND u.attempts = a.attempts)" IN_ORDER "LIMIT $6",
 								   &args, SPI_OK_SELECT), cxt);
 	writer_leave(&state);
 	return actions;

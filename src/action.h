@@ -35,6 +35,7 @@ extern const char *const action_kinds[ACTION_KINDS];
 typedef struct NewAction
 {
 	const char *server;
+	Oid			server_oid;
 	ActionKind	kind;
 	Datum		request;		/* jsonb */
 	Oid			owner;
@@ -57,7 +58,10 @@ extern int64 action_enqueue(const NewAction *action);
  */
 extern char *action_state(int64 id, bool *settled);
 
-/* Both raise 42704 as above; retry 55000 and 23505, see functions' comments. */
+/*
+ * Both raise 42704 as above; retry also where its role or server is gone, 55000
+ * and 23505: see functions' comments.
+ */
 extern void action_retry(int64 id);
 extern bool action_cancel(int64 id);
 
@@ -68,21 +72,31 @@ extern bool action_cancel(int64 id);
  */
 extern void action_after_recovery(const char *server);
 
-/* Those of a server that have no owner here any more end (for adopt()). */
-extern void action_end_ownerless(const char *server);
+/*
+ * For adopt(): the actions of a server that come from another database become
+ * those of the roles that bear their owners' names here.  Those that have no owner
+ * here end; of those that would have the same dedupe_key all but one fail with
+ * 23505, or lose the key where they have left.
+ */
+extern void action_adopt(const char *server);
+
+/* For rename_server(): they become those of another server; those above likewise. */
+extern void action_rename_server(const char *from, const char *to);
 
 /* ------------------------------------------------------------ for the worker */
 
 /*
  * Whoever sends: the actions of one owner for one server, that are not settled
- * and belong to this database.
+ * and belong to this database.  Role and server are their OIDs; the server's name
+ * is the one that its rows have, which it may have lost.
  */
 typedef struct ActionSender
 {
 	char	   *server;
+	Oid			server_oid;
 	char	   *owner;			/* name of the role */
 	Oid			owner_oid;
-	bool		exists;			/* both do, and the role is the same */
+	bool		exists;			/* both do */
 	bool		may_all;		/* has it EXECUTE on all of enqueue_…()? */
 	bool		held;			/* by hold_actions() */
 	TimestampTz retry_after;	/* the tenant asked to be left alone; DT_NOBEGIN */

@@ -19,6 +19,7 @@
 #include "compat.h"
 #include "executor/spi.h"
 #include "funcapi.h"
+#include "identity.h"
 #include "item.h"
 #include "job.h"
 #include "limiter.h"
@@ -426,12 +427,11 @@ static void
 step_worker(Check *c)
 {
 	int			pid = workers_pid();
-	bool		found,
-				enabled,
+	bool		enabled,
 				starting;
 
 	SPI_connect();
-	(void) job_owner(c->tenant->server, &found, &enabled);
+	enabled = job_owner(c->tenant->server).enabled;
 	SPI_finish();
 	if (pid == 0)
 		put(c, c->step, enabled ? BAD : NEITHER,
@@ -448,16 +448,26 @@ static void
 step_origin(Check *c)
 {
 	char	   *origin;
+	char	   *other;
 	char	   *tenant = token_tenant(c->tenant);
 
 	SPI_connect();
 	origin = job_origin(c->tenant->server);
 	if (tenant != NULL)
-		job_check_tenant(c->tenant, tenant);
+		job_check_tenant(c->tenant, c->tenant->server, tenant);
+	other = job_left_behind(c->tenant, tenant);
+	if (other != NULL)
+		other = MemoryContextStrdup(c->cxt, other);
 	SPI_finish();
+	if (other != NULL)
+	{
+		put(c, c->step, BAD, psprintf("the rows of this tenant are stored under the name \"%s\", which no server has any more", other),
+			psprintf(JOB_LEFT_BEHIND_HINT, other, c->tenant->server, other, c->tenant->server));
+		return;
+	}
 	if (origin == NULL)
 		put(c, c->step, NEITHER, "nothing was pulled yet", psprintf("CALL accessreq.sync('%s') pulls all statuses.", c->tenant->server));
-	else if (strcmp(origin, job_origin_here()) == 0)
+	else if (strcmp(origin, identity_origin()) == 0)
 		put(c, c->step, GOOD, "the pull belongs to this database", NULL);
 	else
 		put(c, c->step, BAD, "the pull belongs to another database, of which this is a copy",

@@ -18,6 +18,7 @@
 #include "executor/spi.h"
 #include "foreign/foreign.h"
 #include "funcapi.h"
+#include "identity.h"
 #include "job.h"
 #include "launcher.h"
 #include "limiter.h"
@@ -103,7 +104,7 @@ accessreq_start_sync(PG_FUNCTION_ARGS)
 	schedule.keep = interval_arg(fcinfo, 3, "keep", &schedule.keep_for_ever);
 	keep_raw = !PG_ARGISNULL(4) && PG_GETARG_BOOL(4);
 	schedule.keep_raw = PG_ARGISNULL(4) ? NULL : &keep_raw;
-	serverid = tenant_resolve(name, userid);
+	serverid = session_resolve(name);
 	tenant_check_usage(serverid, userid);
 	tenant_check_mapping(serverid, userid);
 	SPI_connect();
@@ -262,7 +263,7 @@ accessreq_worker(PG_FUNCTION_ARGS)
 Datum
 accessreq_origin(PG_FUNCTION_ARGS)
 {
-	PG_RETURN_TEXT_P(cstring_to_text(job_origin_here()));
+	PG_RETURN_TEXT_P(cstring_to_text(identity_origin()));
 }
 
 /*

@@ -168,7 +168,7 @@ note_delivery(Delivery *delivery)
 		note_acted(delivery, action, &own);
 	}
 	if (limited_us > LONG_RETRY_AFTER_US)
-		job_note_retry_after(delivery->sender->queue.server, delivery->sender->queue.owner, limited_us);
+		job_note_retry_after(delivery->sender->queue.server, delivery->sender->queue.owner_oid, limited_us);
 }
 
 /* ------------------------------------------------------------------------ sending */
@@ -446,6 +446,8 @@ claim(Sender *s)
 		s->wants_token = true;
 		return;
 	}
+	/* the server may lead elsewhere by now */
+	job_check_tenant(tenant, s->queue.server, token_tenant(tenant));
 	candidates = action_candidates(&s->queue, slots);
 	if (bulk)
 		candidates = list_concat(candidates, action_companions(&s->queue, candidates,

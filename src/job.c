@@ -23,6 +23,8 @@
 #include "catalog/pg_type.h"
 #include "commands/async.h"
 #include "compat.h"
+#include "foreign/foreign.h"
+#include "identity.h"
 #include "job.h"
 #include "mb/pg_wchar.h"
 #include "miscadmin.h"
@@ -51,13 +53,6 @@
 
 /* --------------------------------------------------------------------- the job */
 
-/* Which database this is: a restored or copied one is another. */
-char *
-job_origin_here(void)
-{
-	return psprintf(UINT64_FORMAT "/%u", GetSystemIdentifier(), MyDatabaseId);
-}
-
 int
 job_timeline_here(void)
 {
@@ -83,10 +78,11 @@ insert_job(const char *server, Oid userid)
 	sql_add_text(&args, server);
 	sql_add_text(&args, GetUserNameFromId(userid, false));
 	sql_add_oid(&args, userid);
-	sql_add_text(&args, job_origin_here());
+	sql_add_text(&args, identity_origin());
 	sql_add_int4(&args, job_timeline_here());
-	sql_run("INSERT INTO accessreq.sync_job AS j (server, owner, owner_oid, origin, timeline)"
-			" VALUES ($1, $2, $3, $4, $5)"
+	sql_add_oid(&args, get_foreign_server_oid(server, true));
+	sql_run("INSERT INTO accessreq.sync_job AS j (server, owner, owner_oid, origin, timeline, server_oid)"
+			" VALUES ($1, $2, $3, $4, $5, $6)"
 			" ON CONFLICT (server) DO UPDATE SET owner = $2, owner_oid = $3"
 			" WHERE j.owner IS NULL", &args, SPI_OK_INSERT);
 }
@@ -96,12 +92,14 @@ typedef struct JobRow
 	bool		found;
 	bool		is_owner;
 	bool		enabled;
-	bool		owner_is_here;	/* is the role there, and the same? */
 	bool		keep_raw;
-	char	   *owner;
+	char	   *owner;			/* its name, or NULL */
+	Oid			owner_role;		/* InvalidOid: it is gone */
+	Oid			server_oid;		/* when a pull last began */
 	char	   *origin;
 	char	   *tenant;
 	char	   *held_by;
+	Oid			held_by_role;
 	bool		scan_due;
 	bool		first;
 	TimestampTz keep_since;
@@ -114,7 +112,7 @@ typedef struct JobRow
  */
 #define LAST_SCAN_UNFINISHED \
 	"coalesce((SELECT r.cursor IS NOT NULL AND (r.finished IS NULL OR r.error IS NOT NULL)" \
-	" FROM accessreq.sync_run r WHERE r.server = j.server AND r.owner = j.owner" \
+	" FROM accessreq.sync_run r WHERE r.server = j.server AND r.owner_oid = j.owner_oid" \
 	" AND r.kind = 'full' ORDER BY r.run_id DESC LIMIT 1), false)"
 
 static JobRow
@@ -127,21 +125,16 @@ read_job(const char *server, Oid userid)
 	row.keep_raw = true;
 	row.keep_since = DT_NOBEGIN;
 	sql_add_text(&args, server);
-	sql_add_oid(&args, userid);
-	sql_add_text(&args, OidIsValid(userid) ? GetUserNameFromId(userid, false) : "");
-	if (sql_run("SELECT keep_raw, tenant, coalesce(owner_oid = $2 AND owner = $3, false),"
-				" origin, last_scan_at IS NULL,"
+	if (sql_run("SELECT keep_raw, tenant, owner_oid, origin, last_scan_at IS NULL,"
 				" last_scan_at IS NULL OR next_scan_at IS NULL"
 				" OR next_scan_at <= pg_catalog.clock_timestamp() OR " LAST_SCAN_UNFINISHED ","
 				" pg_catalog.clock_timestamp() - keep, created_watermark, modified_watermark,"
-				" null_modified, owner, enabled, EXISTS (SELECT FROM pg_catalog.pg_roles r"
-				" WHERE r.rolname = j.owner AND r.oid = j.owner_oid), held_by"
+				" null_modified, owner, enabled, held_by, held_by_oid, server_oid"
 				" FROM accessreq.sync_job j WHERE server = $1", &args, SPI_OK_SELECT) == 0)
 		return row;
 	row.found = true;
 	row.keep_raw = sql_true(0, 1);
 	row.tenant = sql_text(0, 2);
-	row.is_owner = sql_true(0, 3);
 	row.origin = sql_text(0, 4);
 	row.first = sql_true(0, 5);
 	row.scan_due = sql_true(0, 6);
@@ -151,9 +144,12 @@ read_job(const char *server, Oid userid)
 	nulls = sql_text(0, 10);
 	row.marks.null_modified = nulls ? strtoll(nulls, NULL, 10) : 0;
 	row.owner = sql_text(0, 11);
+	row.owner_role = identity_role(row.owner, (Oid) sql_int(0, 3), row.origin);
+	row.is_owner = OidIsValid(userid) && row.owner_role == userid;
 	row.enabled = sql_true(0, 12);
-	row.owner_is_here = sql_true(0, 13);
-	row.held_by = sql_text(0, 14);
+	row.held_by = sql_text(0, 13);
+	row.held_by_role = identity_role(row.held_by, (Oid) sql_int(0, 14), row.origin);
+	row.server_oid = (Oid) sql_int(0, 15);
 	return row;
 }
 
@@ -175,7 +171,7 @@ check_tenant(const Tenant *tenant, const char *known, const char *name)
 static void
 check_origin(const char *server, const char *origin)
 {
-	if (origin == NULL || strcmp(origin, job_origin_here()) == 0)
+	if (origin == NULL || strcmp(origin, identity_origin()) == 0)
 		return;
 	ereport(ERROR,
 			(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
@@ -186,16 +182,19 @@ check_origin(const char *server, const char *origin)
 }
 
 void
-job_check_tenant(const Tenant *tenant, const char *tenant_name)
+job_check_tenant(const Tenant *tenant, const char *server, const char *tenant_name)
 {
 	const char *name = job_tenant_name(tenant, tenant_name);
 	WriterState state;
-	JobRow		row;
+	SqlArgs		args = {0};
+	char	   *known = NULL;
 
 	writer_enter_to_read(&state);
-	row = read_job(tenant->server, InvalidOid);
+	sql_add_text(&args, server);
+	if (sql_run("SELECT tenant FROM accessreq.sync_job WHERE server = $1", &args, SPI_OK_SELECT) > 0)
+		known = sql_text(0, 1);
 	writer_leave(&state);
-	check_tenant(tenant, row.tenant, name);
+	check_tenant(tenant, known, name);
 }
 
 bool
@@ -226,18 +225,21 @@ job_origin(const char *server)
 	return origin;
 }
 
-char *
-job_owner(const char *server, bool *found, bool *enabled)
+JobOwner
+job_owner(const char *server)
 {
 	WriterState state;
 	JobRow		row;
+	JobOwner	owner;
 
 	writer_enter_to_read(&state);
 	row = read_job(server, InvalidOid);
 	writer_leave(&state);
-	*found = row.found;
-	*enabled = row.enabled;
-	return row.owner;
+	owner.found = row.found;
+	owner.enabled = row.enabled;
+	owner.name = row.owner;
+	owner.role = row.owner_role;
+	return owner;
 }
 
 void
@@ -257,14 +259,64 @@ remember_tenant(const char *server, const char *name)
 			&args, SPI_OK_UPDATE);
 }
 
+
+/*
+ * Rows of the same tenant may be there under a name that its server had before:
+ * they would be stored a second time.  Which name that is, or NULL.
+ */
+static char *
+find_left_behind(const char *server, const char *tenant_name)
+{
+	SqlArgs		args = {0};
+
+	sql_add_text(&args, server);
+	sql_add_text(&args, tenant_name);
+	if (sql_run("SELECT j.server FROM accessreq.sync_job j WHERE j.tenant = $2 AND j.server <> $1"
+				" AND NOT EXISTS (SELECT FROM pg_catalog.pg_foreign_server f WHERE f.srvname = j.server::name)"
+				" ORDER BY j.last_success_at DESC NULLS LAST LIMIT 1", &args, SPI_OK_SELECT) == 0)
+		return NULL;
+	return sql_text(0, 1);
+}
+
+char *
+job_left_behind(const Tenant *tenant, const char *tenant_name)
+{
+	const char *name = job_tenant_name(tenant, tenant_name);
+	WriterState state;
+	char	   *other = NULL;
+
+	writer_enter_to_read(&state);
+	if (read_job(tenant->server, InvalidOid).tenant == NULL)
+		other = find_left_behind(tenant->server, name);
+	writer_leave(&state);
+	return other;
+}
+
+void
+job_check_left_behind(const Tenant *tenant, const char *tenant_name)
+{
+	const char *other = job_left_behind(tenant, tenant_name);
+
+	if (other == NULL)
+		return;
+	ereport(ERROR,
+			(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
+			 errmsg("the rows of tenant \"%s\" are stored under the name \"%s\", which no server has any more",
+					job_tenant_name(tenant, tenant_name), other),
+			 errdetail("A pull of server \"%s\" would store them a second time.", tenant->server),
+			 errhint(JOB_LEFT_BEHIND_HINT, other, tenant->server, other, tenant->server)));
+}
+
 JobDue
-job_claim(const Tenant *tenant, const char *tenant_name)
+job_claim(const Tenant *tenant, const char *tenant_name, bool beside_archive)
 {
 	const char *name = job_tenant_name(tenant, tenant_name);
 	JobDue		due = {0};
 	WriterState state;
 	JobRow		row;
 
+	if (!beside_archive)
+		job_check_left_behind(tenant, tenant_name);
 	writer_enter(&state);
 	row = read_job(tenant->server, tenant->userid);
 	if (!row.found || row.owner == NULL)
@@ -277,25 +329,64 @@ job_claim(const Tenant *tenant, const char *tenant_name)
 	if (row.is_owner && row.tenant == NULL)
 		remember_tenant(tenant->server, name);
 	writer_leave(&state);
+	/* one that was dropped and created anew for the same tenant is taken for it */
+	if (row.server_oid != tenant->serverid)
+		job_note_server(tenant->server);
 	due.is_owner = row.is_owner;
 	due.scan = row.scan_due || !row.is_owner;
 	due.first = row.first;
 	return due;
 }
 
+void
+job_check_has_server(const char *server)
+{
+	WriterState state;
+	JobRow		row;
+	char	   *now;
+
+	if (OidIsValid(get_foreign_server_oid(server, true)))
+		return;
+	writer_enter_to_read(&state);
+	row = read_job(server, InvalidOid);
+	writer_leave(&state);
+	if (!row.found)
+		return;
+	now = identity_server_name(row.server_oid, row.origin);
+	ereport(ERROR,
+			(errcode(ERRCODE_UNDEFINED_OBJECT),
+			 now ? errmsg("server \"%s\" does not exist: it is \"%s\" now", server, now) :
+			 errmsg("server \"%s\" does not exist any more", server),
+			 errdetail("Its job and its rows are still here."),
+			 now ? errhint("SELECT accessreq.rename_server('%s', '%s') moves them.", server, now) :
+			 errhint("accessreq.rename_server() moves them to another name, accessreq.forget() deletes them.")));
+}
+
+void
+job_note_server(const char *server)
+{
+	WriterState state;
+	SqlArgs		args = {0};
+
+	writer_enter_for(&state, "sync_job");
+	sql_add_text(&args, server);
+	sql_add_oid(&args, get_foreign_server_oid(server, true));
+	sql_run("UPDATE accessreq.sync_job SET server_oid = $2 WHERE server = $1", &args, SPI_OK_UPDATE);
+	writer_leave(&state);
+}
+
 /* Raises 42501 unless the current role is a member of the job's owner. */
 static void
-check_member(const char *server, const char *owner)
+check_member(const char *server, const JobRow *job)
 {
-	Oid			role = owner ? get_role_oid(owner, true) : InvalidOid;
-
-	if (superuser() || (OidIsValid(role) && has_privs_of_role(GetUserId(), role)))
+	if (superuser() ||
+		(OidIsValid(job->owner_role) && has_privs_of_role(GetUserId(), job->owner_role)))
 		return;
 	ereport(ERROR,
 			(errcode(ERRCODE_INSUFFICIENT_PRIVILEGE),
 			 errmsg("permission denied for the job of server \"%s\"", server),
-			 owner ? errdetail("Its owner is role \"%s\".", owner) : 0,
-			 owner ? errhint("A member of that role may, and a superuser may hand the job over: doc/operations.md.") : 0));
+			 job->owner ? errdetail("Its owner is role \"%s\".", job->owner) : 0,
+			 job->owner ? errhint("A member of that role may, and a superuser may hand the job over: doc/operations.md.") : 0));
 }
 
 /*
@@ -314,8 +405,7 @@ take_over(const char *server, Oid userid)
 	sql_run("UPDATE accessreq.sync_job SET owner = $2, owner_oid = $3, failures = 0,"
 			" scan_failures = 0, last_error = NULL, scan_error = NULL, last_scan_at = NULL, next_scan_at = NULL,"
 			" created_watermark = NULL, modified_watermark = NULL, null_modified = 0"
-			" WHERE server = $1 AND first_enabled_at IS NULL"
-			" AND (owner IS DISTINCT FROM $2 OR owner_oid IS DISTINCT FROM $3)",
+			" WHERE server = $1 AND first_enabled_at IS NULL AND owner_oid IS DISTINCT FROM $3",
 			&args, SPI_OK_UPDATE);
 }
 
@@ -360,8 +450,8 @@ job_enable(const char *server, Oid userid, const JobSchedule *schedule)
 	row = read_job(server, InvalidOid);
 	writer_leave(&state);
 	check_origin(server, row.origin);
-	check_member(server, row.owner);
-	if (!row.owner_is_here)
+	check_member(server, &row);
+	if (!OidIsValid(row.owner_role))
 		ereport(ERROR,
 				(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
 				 errmsg("the owner of the job of server \"%s\", role \"%s\", does not exist any more",
@@ -386,7 +476,7 @@ job_disable(const char *server)
 		ereport(ERROR,
 				(errcode(ERRCODE_UNDEFINED_OBJECT),
 				 errmsg("server \"%s\" has no job", server)));
-	check_member(server, row.owner);
+	check_member(server, &row);
 	writer_enter(&state);
 	sql_add_text(&args, server);
 	sql_run("UPDATE accessreq.sync_job SET enabled = false WHERE server = $1",
@@ -408,9 +498,10 @@ insert_ownerless(const char *server)
 
 	writer_enter_for(&state, "sync_job");
 	sql_add_text(&args, server);
-	sql_add_text(&args, job_origin_here());
+	sql_add_text(&args, identity_origin());
 	sql_add_int4(&args, job_timeline_here());
-	sql_run("INSERT INTO accessreq.sync_job (server, origin, timeline) VALUES ($1, $2, $3)"
+	sql_add_oid(&args, get_foreign_server_oid(server, true));
+	sql_run("INSERT INTO accessreq.sync_job (server, origin, timeline, server_oid) VALUES ($1, $2, $3, $4)"
 			" ON CONFLICT DO NOTHING", &args, SPI_OK_INSERT);
 	writer_leave(&state);
 }
@@ -519,18 +610,27 @@ list_texts(const char *sql, SqlArgs *args)
 }
 
 List *
+job_enabled_servers(void)
+{
+	SqlArgs		args = {0};
+
+	sql_add_text(&args, identity_origin());
+	return list_texts("SELECT server FROM accessreq.sync_job WHERE origin = $1 AND enabled", &args);
+}
+
+List *
 job_moved_timelines(void)
 {
 	SqlArgs		args = {0};
 
-	sql_add_text(&args, job_origin_here());
+	sql_add_text(&args, identity_origin());
 	sql_add_int4(&args, job_timeline_here());
 	return list_texts("SELECT server FROM accessreq.sync_job WHERE origin = $1 AND timeline <> $2",
 					  &args);
 }
 
 bool
-job_drop_ownerless(const char *server)
+job_drop_unpulled(const char *server)
 {
 	WriterState state;
 	SqlArgs		args = {0};
@@ -538,8 +638,9 @@ job_drop_ownerless(const char *server)
 
 	writer_enter_for(&state, "sync_job");
 	sql_add_text(&args, server);
-	gone = sql_run("DELETE FROM accessreq.sync_job WHERE server = $1 AND owner IS NULL"
-				   " AND first_enabled_at IS NULL", &args, SPI_OK_DELETE) > 0;
+	gone = sql_run("DELETE FROM accessreq.sync_job WHERE server = $1 AND tenant IS NULL AND NOT enabled"
+				   " AND NOT EXISTS (SELECT FROM accessreq.request_status WHERE server = $1)",
+				   &args, SPI_OK_DELETE) > 0;
 	writer_leave(&state);
 	return gone;
 }
@@ -560,12 +661,16 @@ job_hold(const char *server, Oid userid, bool hold)
 
 	writer_enter_for(&state, "sync_job");
 	sql_add_text(&args, server);
-	sql_add_text(&args, GetUserNameFromId(userid, false));
+	if (hold)
+	{
+		sql_add_text(&args, GetUserNameFromId(userid, false));
+		sql_add_oid(&args, userid);
+	}
 	changed = sql_run(hold ?
-					  "UPDATE accessreq.sync_job SET held_at = pg_catalog.clock_timestamp(), held_by = $2"
-					  " WHERE server = $1 AND held_at IS NULL" :
-					  "UPDATE accessreq.sync_job SET held_at = NULL, held_by = NULL"
-					  " WHERE server = $1 AND held_at IS NOT NULL AND $2 <> ''",
+					  "UPDATE accessreq.sync_job SET held_at = pg_catalog.clock_timestamp(), held_by = $2,"
+					  " held_by_oid = $3 WHERE server = $1 AND held_at IS NULL" :
+					  "UPDATE accessreq.sync_job SET held_at = NULL, held_by = NULL, held_by_oid = NULL"
+					  " WHERE server = $1 AND held_at IS NOT NULL",
 					  &args, SPI_OK_UPDATE) > 0;
 	writer_leave(&state);
 	return changed;
@@ -581,14 +686,19 @@ job_check_may_hold(const char *server)
 	row = read_job(server, InvalidOid);
 	writer_leave(&state);
 	if (row.owner != NULL)
-		check_member(server, row.owner);
+		check_member(server, &row);
 	else if (row.held_by != NULL && !superuser() &&
-			 !has_privs_of_role(GetUserId(), get_role_oid(row.held_by, true)))
+			 !(OidIsValid(row.held_by_role) && has_privs_of_role(GetUserId(), row.held_by_role)))
 		ereport(ERROR,
 				(errcode(ERRCODE_INSUFFICIENT_PRIVILEGE),
 				 errmsg("permission denied for the actions of server \"%s\"", server),
 				 errdetail("Role \"%s\" holds them.", row.held_by)));
 }
+
+/* As identity_role() finds the role: of column "name", in a database $2 the OID. */
+#define MAY_ACT_AS(name) \
+	"EXISTS (SELECT FROM pg_catalog.pg_roles r WHERE CASE WHEN j.origin = $2 THEN r.oid = " name "_oid" \
+	" ELSE r.rolname = " name "::name END AND pg_catalog.pg_has_role($1, r.oid, 'USAGE'))"
 
 List *
 job_servers_to_hold(Oid userid)
@@ -596,24 +706,22 @@ job_servers_to_hold(Oid userid)
 	SqlArgs		args = {0};
 
 	sql_add_oid(&args, userid);
-	return list_texts("SELECT s.server FROM (SELECT j.server, j.owner FROM accessreq.sync_job j"
-					  " UNION SELECT f.srvname::text COLLATE \"C\", j.owner FROM pg_catalog.pg_foreign_server f"
-					  " JOIN pg_catalog.pg_foreign_data_wrapper w ON w.oid = f.srvfdw AND w.fdwname = 'accessreq'"
-					  " LEFT JOIN accessreq.sync_job j ON j.server = f.srvname::text COLLATE \"C\") s"
+	sql_add_text(&args, identity_origin());
+	return list_texts("SELECT s.server FROM (SELECT j.server FROM accessreq.sync_job j"
+					  " UNION SELECT f.srvname::text COLLATE \"C\" FROM pg_catalog.pg_foreign_server f"
+					  " JOIN pg_catalog.pg_foreign_data_wrapper w ON w.oid = f.srvfdw AND w.fdwname = 'accessreq') s"
 					  " LEFT JOIN pg_catalog.pg_foreign_server f ON f.srvname = s.server::name"
-					  " LEFT JOIN accessreq.sync_job h ON h.server = s.server"
-					  " WHERE CASE WHEN s.owner IS NULL THEN f.oid IS NOT NULL"
+					  " LEFT JOIN accessreq.sync_job j ON j.server = s.server"
+					  " WHERE CASE WHEN j.owner IS NULL THEN f.oid IS NOT NULL"
 					  " AND pg_catalog.has_server_privilege($1, f.oid, 'USAGE')"
-					  " AND (h.held_by IS NULL OR EXISTS (SELECT FROM pg_catalog.pg_roles r"
-					  " WHERE r.rolname = h.held_by::name AND pg_catalog.pg_has_role($1, r.oid, 'USAGE')))"
-					  " ELSE EXISTS (SELECT FROM pg_catalog.pg_roles r WHERE r.rolname = s.owner::name"
-					  " AND pg_catalog.pg_has_role($1, r.oid, 'USAGE'))"
+					  " AND (j.held_by IS NULL OR " MAY_ACT_AS("j.held_by") ")"
+					  " ELSE " MAY_ACT_AS("j.owner")
 					  " OR (SELECT rolsuper FROM pg_catalog.pg_roles WHERE oid = $1) END"
 					  " ORDER BY s.server", &args);
 }
 
 void
-job_note_retry_after(const char *server, const char *owner, int64 us)
+job_note_retry_after(const char *server, Oid owner, int64 us)
 {
 	WriterState state;
 	SqlArgs		args = {0};
@@ -621,10 +729,10 @@ job_note_retry_after(const char *server, const char *owner, int64 us)
 	writer_enter_for(&state, "sync_job");
 	sql_add_text(&args, server);
 	sql_add(&args, FLOAT8OID, Float8GetDatum((double) us / USECS_PER_SEC), false);
-	sql_add_text(&args, owner);
+	sql_add_oid(&args, owner);
 	sql_run("UPDATE accessreq.sync_job SET retry_after = greatest(retry_after,"
 			" pg_catalog.clock_timestamp() + $2 * interval '1 second'), retry_after_of = $3"
-			" WHERE server = $1 AND (owner IS NULL OR owner = $3)", &args, SPI_OK_UPDATE);
+			" WHERE server = $1 AND (owner_oid IS NULL OR owner_oid = $3)", &args, SPI_OK_UPDATE);
 	writer_leave(&state);
 }
 
@@ -642,14 +750,13 @@ job_list(void)
 	uint64		n;
 
 	writer_enter_to_read(&state);
-	sql_add_text(&args, job_origin_here());
+	sql_add_text(&args, identity_origin());
 	n = sql_run("SELECT j.server, r.rolname, r.oid, pg_catalog.has_function_privilege(r.oid,"
 				" 'accessreq.start_sync(name, interval, interval, interval, boolean)', 'EXECUTE'),"
 				" j.last_scan_at IS NULL, CASE WHEN j.scan_failures > 0 THEN j.next_scan_at"
 				" WHEN j.last_scan_at IS NOT NULL AND NOT " LAST_SCAN_UNFINISHED
 				" THEN j.next_scan_at END, j.next_attempt_at"
-				" FROM accessreq.sync_job j JOIN pg_catalog.pg_roles r"
-				" ON r.rolname = j.owner AND r.oid = j.owner_oid"
+				" FROM accessreq.sync_job j JOIN pg_catalog.pg_roles r ON r.oid = j.owner_oid"
 				" WHERE j.enabled AND j.origin = $1 ORDER BY j.server", &args, SPI_OK_SELECT);
 	for (uint64 i = 0; i < n; i++)
 	{
@@ -674,16 +781,16 @@ job_list(void)
 
 /* The cursor of the owner's last scan, or NULL where that is complete. */
 static char *
-last_cursor(const char *server, const char *owner)
+last_cursor(const char *server, Oid owner)
 {
 	SqlArgs		args = {0};
 	char	   *cursor = NULL;
 
 	sql_add_text(&args, server);
-	sql_add_text(&args, owner);
+	sql_add_oid(&args, owner);
 	if (sql_run("SELECT CASE WHEN finished IS NULL OR error IS NOT NULL THEN cursor::text END"
 				" FROM accessreq.sync_run"
-				" WHERE server = $1 AND owner = $2 AND kind = 'full'"
+				" WHERE server = $1 AND owner_oid = $2 AND kind = 'full'"
 				" ORDER BY run_id DESC LIMIT 1", &args, SPI_OK_SELECT) > 0)
 		cursor = sql_text(0, 1);
 	return cursor;
@@ -764,9 +871,10 @@ insert_run(JobRun *run, TimestampTz finished, const char *error)
 	sql_add_time(&args, finished);
 	sql_add_text(&args, error);
 	sql_add_text(&args, run->job_id);
+	sql_add_oid(&args, run->userid);
 	sql_run("INSERT INTO accessreq.sync_run (" RUN_COUNTS ", server, owner, pid, kind, started,"
-			" cursor, finished, error) OVERRIDING SYSTEM VALUE"
-			" SELECT " RUN_COUNTS_VALUES ", $13, $14, $15, $16, $17, $18::pg_catalog.jsonb, $19, $20"
+			" cursor, finished, error, owner_oid) OVERRIDING SYSTEM VALUE"
+			" SELECT " RUN_COUNTS_VALUES ", $13, $14, $15, $16, $17, $18::pg_catalog.jsonb, $19, $20, $22"
 			" WHERE $21 IS NULL OR EXISTS (SELECT FROM accessreq.sync_job"
 			" WHERE server = $13" AND_THAT_JOB("$21") ")",
 			&args, SPI_OK_INSERT);
@@ -786,7 +894,7 @@ job_begin(const Tenant *tenant, PullKind kind, bool fresh, int64 beside)
 	writer_enter(&state);
 	job = read_job(tenant->server, tenant->userid);
 	if (job.is_owner && kind == PULL_SCAN && !fresh)
-		cursor = last_cursor(tenant->server, owner);
+		cursor = last_cursor(tenant->server, tenant->userid);
 	close_old_runs(tenant->server, beside);
 	run->kind = kind;
 	run->total = -1;
@@ -821,17 +929,17 @@ job_count_ahead(JobRun *run)
 
 	writer_enter(&state);
 	sql_add_text(&args, run->server);
-	sql_add_text(&args, run->owner);
+	sql_add_oid(&args, run->userid);
 	sql_add_text(&args, run->job_id);
 	sql_run(run->kind == PULL_SCAN ?
 			"UPDATE accessreq.sync_job SET scan_failures = scan_failures + 1,"
 			" next_scan_at = " AFTER_CRASHES("scan_failures") ","
 			" next_attempt_at = CASE WHEN last_scan_at IS NULL"
 			" THEN " AFTER_CRASHES("scan_failures") " ELSE next_attempt_at END"
-			" WHERE server = $1 AND owner = $2" AND_THAT_JOB("$3") :
+			" WHERE server = $1 AND owner_oid = $2" AND_THAT_JOB("$3") :
 			"UPDATE accessreq.sync_job SET failures = failures + 1,"
 			" next_attempt_at = " AFTER_CRASHES("failures")
-			" WHERE server = $1 AND owner = $2" AND_THAT_JOB("$3"), &args, SPI_OK_UPDATE);
+			" WHERE server = $1 AND owner_oid = $2" AND_THAT_JOB("$3"), &args, SPI_OK_UPDATE);
 	writer_leave(&state);
 	run->counted = true;
 }
@@ -898,8 +1006,9 @@ job_succeed(JobRun *run, const PullMarks *marks, TimestampTz scan_started)
 		sql_add_time(&args, marks->modified_watermark);
 		sql_add(&args, INT8OID, Int64GetDatum(marks->null_modified), marks->null_modified < 0);
 		sql_add_time(&args, scan_started);
-		sql_add_text(&args, run->owner);
+		sql_add_oid(&args, run->userid);
 		sql_add_text(&args, run->job_id);
+
 		/*
 		 * Watermarks never go back: a scan that began before a cycle ends after
 		 * it.  And a cycle that is well does not make up for a scan that is not.
@@ -919,7 +1028,7 @@ job_succeed(JobRun *run, const PullMarks *marks, TimestampTz scan_started)
 				" last_scan_at = coalesce($6, last_scan_at),"
 				" next_scan_at = CASE WHEN $6 IS NULL THEN next_scan_at"
 				" ELSE pg_catalog.clock_timestamp() + reconcile_every END"
-				" WHERE server = $1 AND owner = $7 " AND_THAT_JOB("$8"), &args, SPI_OK_UPDATE);
+				" WHERE server = $1 AND owner_oid = $7" AND_THAT_JOB("$8"), &args, SPI_OK_UPDATE);
 	}
 	writer_leave(&state);
 }
@@ -937,7 +1046,7 @@ job_succeed(JobRun *run, const PullMarks *marks, TimestampTz scan_started)
 
 /* A failure of the owner's: noted on the job, and when it is tried again. */
 static void
-fail_job(const char *server, const char *owner, const char *error, int64 retry_us, bool counted,
+fail_job(const char *server, Oid owner, const char *error, int64 retry_us, bool counted,
 		 const char *job_id)
 {
 	SqlArgs		args = {0};
@@ -945,13 +1054,13 @@ fail_job(const char *server, const char *owner, const char *error, int64 retry_u
 	sql_add_text(&args, server);
 	sql_add_text(&args, error);
 	sql_add(&args, FLOAT8OID, Float8GetDatum((double) retry_us / USECS_PER_SEC), false);
-	sql_add_text(&args, owner);
+	sql_add_oid(&args, owner);
 	sql_add_int4(&args, counted ? 1 : 0);
 	sql_add_text(&args, job_id);
 	sql_run("UPDATE accessreq.sync_job SET failures = greatest(failures + 1 - $5, 1), last_error = $2,"
 			" retry_after = " RETRY_AFTER ","
 			" next_attempt_at = greatest(retry_after, " RETRY_AT("failures - $5") ")"
-			" WHERE server = $1 AND owner = $4" AND_THAT_JOB("$6"), &args, SPI_OK_UPDATE);
+			" WHERE server = $1 AND owner_oid = $4" AND_THAT_JOB("$6"), &args, SPI_OK_UPDATE);
 }
 
 /*
@@ -967,7 +1076,7 @@ fail_scan(const JobRun *run, const char *error, int64 retry_us, bool again)
 	sql_add_text(&args, run->server);
 	sql_add_text(&args, error);
 	sql_add(&args, FLOAT8OID, Float8GetDatum((double) retry_us / USECS_PER_SEC), false);
-	sql_add_text(&args, run->owner);
+	sql_add_oid(&args, run->userid);
 	sql_add_int4(&args, run->counted ? 1 : 0);
 	sql_add_bool(&args, again);
 	sql_add_text(&args, run->job_id);
@@ -980,11 +1089,11 @@ fail_scan(const JobRun *run, const char *error, int64 retry_us, bool again)
 			" THEN " RETRY_AT("scan_failures - $5") " ELSE next_attempt_at END,"
 			" next_scan_at = CASE WHEN $6 THEN " RETRY_AT("scan_failures - $5")
 			" ELSE pg_catalog.clock_timestamp() + reconcile_every END"
-			" WHERE server = $1 AND owner = $4" AND_THAT_JOB("$7"), &args, SPI_OK_UPDATE);
+			" WHERE server = $1 AND owner_oid = $4" AND_THAT_JOB("$7"), &args, SPI_OK_UPDATE);
 }
 
 void
-job_fail_early(const char *server, const char *owner, const char *error, int64 retry_us)
+job_fail_early(const char *server, Oid owner, const char *error, int64 retry_us)
 {
 	WriterState state;
 
@@ -1005,13 +1114,13 @@ job_break_off(JobRun *run, const char *why)
 		SqlArgs		args = {0};
 
 		sql_add_text(&args, run->server);
-		sql_add_text(&args, run->owner);
+		sql_add_oid(&args, run->userid);
 		sql_add_text(&args, run->job_id);
 		sql_run(run->kind == PULL_SCAN ?
 				"UPDATE accessreq.sync_job SET scan_failures = greatest(scan_failures - 1, 0)"
-				" WHERE server = $1 AND owner = $2" AND_THAT_JOB("$3") :
+				" WHERE server = $1 AND owner_oid = $2" AND_THAT_JOB("$3") :
 				"UPDATE accessreq.sync_job SET failures = greatest(failures - 1, 0)"
-				" WHERE server = $1 AND owner = $2" AND_THAT_JOB("$3"), &args, SPI_OK_UPDATE);
+				" WHERE server = $1 AND owner_oid = $2" AND_THAT_JOB("$3"), &args, SPI_OK_UPDATE);
 		run->counted = false;
 	}
 	writer_leave(&state);
@@ -1027,7 +1136,7 @@ job_fail(JobRun *run, const char *error, int64 retry_us, bool again)
 	if (run->is_owner && run->kind == PULL_SCAN)
 		fail_scan(run, error, retry_us, again);
 	else if (run->is_owner)
-		fail_job(run->server, run->owner, error, retry_us, run->counted, run->job_id);
+		fail_job(run->server, run->userid, error, retry_us, run->counted, run->job_id);
 	writer_leave(&state);
 }
 

@@ -68,9 +68,31 @@ typedef struct JobRun
 /*
  * Make the job's row where there is none, and give one without an owner to the
  * caller.  "tenant_name" is what the token said, or NULL.  Raises 55000 where
- * the job belongs to another database, or the token is for another tenant.
+ * the job belongs to another database, or the token is for another tenant; and,
+ * unless "beside_archive", before the first pull where rows of the same tenant
+ * have a name that no server has.
  */
-extern JobDue job_claim(const Tenant *tenant, const char *tenant_name);
+extern JobDue job_claim(const Tenant *tenant, const char *tenant_name, bool beside_archive);
+
+/*
+ * That name, before the first pull, for the tenant that the token is for (NULL: the
+ * token does not say); NULL: there is none.  Or raises for it as above.
+ */
+extern char *job_left_behind(const Tenant *tenant, const char *tenant_name);
+extern void job_check_left_behind(const Tenant *tenant, const char *tenant_name);
+
+/* Its arguments: the name, the server, the name, the server. */
+#define JOB_LEFT_BEHIND_HINT \
+	"Was it renamed: SELECT accessreq.rename_server('%s', '%s'). If the rows are of no use any more: SELECT accessreq.forget('%s'). If they are an archive: CALL accessreq.sync('%s', beside_archive => true)."
+
+/*
+ * Raises 42704, with a hint, where there is a job and no server of that name: it
+ * was renamed, or dropped.
+ */
+extern void job_check_has_server(const char *server);
+
+/* After rename_server(): the job's server is the one that has its name. */
+extern void job_note_server(const char *server);
 
 /*
  * Begin a run.  Those that nobody ended are ended as interrupted, but for the
@@ -111,7 +133,7 @@ extern void job_fail(JobRun *run, const char *error, int64 retry_us, bool again)
  * The same where there is no run yet: no token was to be had, or the owner may
  * no longer.
  */
-extern void job_fail_early(const char *server, const char *owner, const char *error,
+extern void job_fail_early(const char *server, Oid owner, const char *error,
 						   int64 retry_us);
 
 /* It is over, and that is nobody's failure: noted on the run alone. */
@@ -135,12 +157,20 @@ typedef struct JobSchedule
 extern void job_enable(const char *server, Oid userid, const JobSchedule *schedule);
 extern void job_disable(const char *server);
 
-/* Whose job it is, or NULL; is there one, and is it enabled? */
-extern char *job_owner(const char *server, bool *found, bool *enabled);
+/* Whose job it is. */
+typedef struct JobOwner
+{
+	bool		found;			/* is there a job? */
+	bool		enabled;
+	char	   *name;			/* NULL: nobody's */
+	Oid			role;			/* InvalidOid: it is gone */
+} JobOwner;
 
-/* Is raw kept for this server?  And does the job know another tenant (55000)? */
+extern JobOwner job_owner(const char *server);
+
+/* Is raw kept for this server?  And does its job know another tenant (55000)? */
 extern bool job_keep_raw(const char *server);
-extern void job_check_tenant(const Tenant *tenant, const char *tenant_name);
+extern void job_check_tenant(const Tenant *tenant, const char *server, const char *tenant_name);
 
 /* Raises 55000 where the job, if there is one, belongs to another database. */
 extern void job_check_origin(const char *server);
@@ -148,9 +178,8 @@ extern void job_check_origin(const char *server);
 /* What the job remembers as its tenant where the token does not say. */
 extern const char *job_tenant_name(const Tenant *tenant, const char *token_says);
 
-/* Where the job of a server belongs, or NULL where there is none; and here. */
+/* Where the job of a server belongs, or NULL where there is none. */
 extern char *job_origin(const char *server);
-extern char *job_origin_here(void);
 
 /*
  * For who enqueues: make the job's row where there is none, nobody's and not
@@ -162,6 +191,9 @@ extern bool job_ensure(const char *server);
 
 /* Rows of sync_job were deleted or renamed: what it found before does not count. */
 extern void job_row_is_gone(void);
+
+/* The servers whose jobs are enabled and belong to this database. */
+extern List *job_enabled_servers(void);
 
 /* The servers of such jobs; and have it known, false if it was already. */
 extern List *job_moved_timelines(void);
@@ -180,13 +212,13 @@ extern List *job_servers_to_hold(Oid userid);
  * The tenant asked to be left alone for so long: noted where the owner of the
  * actions is the job's, so that it counts for both.
  */
-extern void job_note_retry_after(const char *server, const char *owner, int64 us);
+extern void job_note_retry_after(const char *server, Oid owner, int64 us);
 
 /*
- * Delete the job's row that enqueueing has made, and nobody has taken.  False
- * where it is more than that.
+ * Delete the row of a job that has pulled nothing, and is not to: enqueueing has
+ * made it, or a pull that could not begin.  False where it is more than that.
  */
-extern bool job_drop_ownerless(const char *server);
+extern bool job_drop_unpulled(const char *server);
 
 /* The pid of the process that holds the lock of a server's pull, or 0. */
 extern int	job_running_pid(Oid serverid);

@@ -18,6 +18,7 @@
 #include "executor/spi.h"
 #include "foreign/foreign.h"
 #include "funcapi.h"
+#include "identity.h"
 #include "job.h"
 #include "miscadmin.h"
 #include "session.h"
@@ -64,11 +65,9 @@ write_about(const char *sql, const char *first, const char *second)
 }
 
 static void
-check_may(const char *server, const char *owner)
+check_may(const char *server, const JobOwner *owner)
 {
-	Oid			role = owner ? get_role_oid(owner, true) : InvalidOid;
-
-	if (OidIsValid(role) && has_privs_of_role(GetUserId(), role))
+	if (OidIsValid(owner->role) && has_privs_of_role(GetUserId(), owner->role))
 		return;
 	if (has_privs_of_role(GetUserId(), writer_tables_owner()))
 		return;
@@ -76,7 +75,7 @@ check_may(const char *server, const char *owner)
 			(errcode(ERRCODE_INSUFFICIENT_PRIVILEGE),
 			 errmsg("permission denied for the rows of server \"%s\"", server),
 			 errdetail("Only the owner of its job and the owner of the tables may do this."),
-			 owner ? errhint("The job's owner is role \"%s\".", owner) : 0));
+			 owner->name ? errhint("The job's owner is role \"%s\".", owner->name) : 0));
 }
 
 /*
@@ -109,59 +108,69 @@ lock_server(const char *server)
 }
 
 /*
+ * Here a job goes by its owner's OID; one that comes from elsewhere is the role's
+ * that bears the name.  Where there is none it becomes the caller's.
+ */
+static void
+adopt_job(const char *server, const JobOwner *owner)
+{
+	Oid			role = OidIsValid(owner->role) ? owner->role : GetUserId();
+	Oid			types[] = {TEXTOID, TEXTOID, INT4OID, TEXTOID, OIDOID};
+	Datum		values[5];
+	WriterState writer;
+
+	values[0] = CStringGetTextDatum(server);
+	values[1] = CStringGetTextDatum(identity_origin());
+	values[2] = Int32GetDatum((int32) GetWALInsertionTimeLine());
+	values[3] = CStringGetTextDatum(GetUserNameFromId(role, false));
+	values[4] = ObjectIdGetDatum(role);
+	writer_enter(&writer);
+	/* its interrupted scan is the owner's as well */
+	statement_check(SPI_execute_with_args("UPDATE accessreq.sync_run r SET owner_oid = $5"
+										  " FROM accessreq.sync_job j WHERE j.server = $1 AND r.server = $1"
+										  " AND j.origin <> $2 AND r.owner = j.owner AND j.owner = $4 AND $3 IS NOT NULL",
+										  5, types, values, NULL, false, 0));
+	statement_check(SPI_execute_with_args("UPDATE accessreq.sync_job j SET"
+										  " server_oid = (SELECT f.oid FROM pg_catalog.pg_foreign_server f WHERE f.srvname = $1::name),"
+										  " held_by_oid = CASE WHEN origin = $2 THEN held_by_oid ELSE (SELECT r.oid"
+										  " FROM pg_catalog.pg_roles r WHERE r.rolname = held_by::name) END,"
+										  " retry_after_of = CASE WHEN origin = $2 THEN retry_after_of END,"
+										  " origin = $2, timeline = $3, owner = $4, owner_oid = $5, next_attempt_at = NULL"
+										  " WHERE server = $1",
+										  5, types, values, NULL, false, 0));
+	writer_leave(&writer);
+}
+
+/*
  * adopt(server name): this database is from now on the one that pulls for the
- * server and sends what changes its tenant.  The job and its unsent actions are
- * the role's that bears the owner's name here; where there is none the job
- * becomes the caller's, and the actions fail.  Raises 42704 where the server
- * has no job.
+ * server and sends what changes its tenant.  The job and its actions are the
+ * roles' that bear their owners' names here; where there is none the job becomes
+ * the caller's, and the actions fail.  So do those that would have another's
+ * dedupe key.  In the database that they come from it gives a job whose owner is
+ * gone to the caller.  Raises 42704 where the server has no job.
  */
 Datum
 accessreq_adopt(PG_FUNCTION_ARGS)
 {
 	const char *server = name_arg(fcinfo, 0, "server");
-	char	   *owner;
-	bool		found,
-				enabled;
-	const char *here = job_origin_here();
+	JobOwner	owner;
 	const char *origin;
-	Oid			types[] = {TEXTOID, TEXTOID, INT4OID, TEXTOID, OIDOID};
-	Datum		values[5];
-	WriterState writer;
 
 	PreventCommandDuringRecovery("accessreq.adopt()");
 	SPI_connect();
-	owner = job_owner(server, &found, &enabled);
-	if (!found)
+	owner = job_owner(server);
+	if (!owner.found)
 		ereport(ERROR,
 				(errcode(ERRCODE_UNDEFINED_OBJECT),
 				 errmsg("server \"%s\" has no job", server),
 				 errhint("A job is made by the first CALL accessreq.sync().")));
-	check_may(server, owner);
+	check_may(server, &owner);
 	/* a physical copy, or what was recovered to a time before */
 	origin = job_origin(server);
-	if (origin != NULL && strcmp(origin, here) == 0)
+	if (origin != NULL && strcmp(origin, identity_origin()) == 0)
 		action_after_recovery(server);
-	values[0] = CStringGetTextDatum(server);
-	values[1] = CStringGetTextDatum(here);
-	values[2] = Int32GetDatum((int32) GetWALInsertionTimeLine());
-	values[3] = CStringGetTextDatum(GetUserNameFromId(GetUserId(), false));
-	values[4] = ObjectIdGetDatum(GetUserId());
-	writer_enter(&writer);
-	statement_check(SPI_execute_with_args("UPDATE accessreq.sync_job j SET origin = $2, timeline = $3,"
-										  " owner = coalesce(r.rolname, $4), owner_oid = coalesce(r.oid, $5),"
-										  " next_attempt_at = NULL"
-										  " FROM (SELECT 1) one LEFT JOIN pg_catalog.pg_roles r"
-										  " ON r.rolname = (SELECT owner FROM accessreq.sync_job WHERE server = $1)"
-										  " WHERE j.server = $1",
-										  5, types, values, NULL, false, 0));
-	statement_check(SPI_execute_with_args("UPDATE accessreq.action a SET origin = $2, owner_oid ="
-										  " coalesce((SELECT r.oid FROM pg_catalog.pg_roles r"
-										  " WHERE r.rolname = a.owner::name), a.owner_oid)"
-										  " WHERE a.server = $1 AND (a.settled_at IS NULL"
-										  " OR a.state IN ('failed', 'unknown'))",
-										  2, types, values, NULL, false, 0));
-	writer_leave(&writer);
-	action_end_ownerless(server);
+	adopt_job(server, &owner);
+	action_adopt(server);
 	SPI_finish();
 	workers_wake_at_commit(MyDatabaseId);
 	PG_RETURN_VOID();
@@ -170,37 +179,43 @@ accessreq_adopt(PG_FUNCTION_ARGS)
 /*
  * rename_server(old_name name, new_name name): the rows follow a server that
  * was renamed.  Raises 42710 where there are rows of the new name, 55006 while it
- * is pulled.
+ * is pulled.  Of actions of both names with the same dedupe key one stays.
  */
 Datum
 accessreq_rename_server(PG_FUNCTION_ARGS)
 {
 	const char *from = name_arg(fcinfo, 0, "old_name");
 	const char *to = name_arg(fcinfo, 1, "new_name");
-	bool		found,
-				taken,
-				enabled;
+	JobOwner	owner;
+	JobOwner	taken;
 
 	PreventCommandDuringRecovery("accessreq.rename_server()");
 	SPI_connect();
-	check_may(from, job_owner(from, &found, &enabled));
-	(void) job_owner(to, &taken, &enabled);
-	if (!found)
+	owner = job_owner(from);
+	check_may(from, &owner);
+	taken = job_owner(to);
+	if (taken.name != NULL)
+		check_may(to, &taken);
+	if (!owner.found)
 		ereport(ERROR,
 				(errcode(ERRCODE_UNDEFINED_OBJECT),
 				 errmsg("server \"%s\" has no job", from)));
 	lock_server(from);
 	lock_server(to);
 	job_row_is_gone();
-	/* enqueueing since the server got its new name has made a job, and no more */
-	if (taken && !job_drop_ownerless(to))
+	/* what was tried since the server got its new name has made a job, and no more */
+	if (taken.found && !job_drop_unpulled(to))
 		ereport(ERROR,
 				(errcode(ERRCODE_DUPLICATE_OBJECT),
-				 errmsg("server \"%s\" has rows already", to),
+				 errmsg(taken.enabled ? "the job of server \"%s\" is enabled" :
+						"server \"%s\" has rows already", to),
+				 taken.enabled ? errhint("SELECT accessreq.stop_sync('%s') first.", to) :
 				 errhint("accessreq.forget() deletes them, what is queued for it included.")));
+	action_rename_server(from, to);
 	for (int i = 0; i < NUM_EXTENSION_TABLES; i++)
 		(void) write_about(psprintf("UPDATE accessreq.%s SET server = $2 WHERE server = $1",
 									extension_tables[i]), from, to);
+	job_note_server(to);
 	SPI_finish();
 	workers_wake_at_commit(MyDatabaseId);
 	PG_RETURN_VOID();
@@ -215,14 +230,14 @@ accessreq_forget(PG_FUNCTION_ARGS)
 {
 	static const Oid columns[] = {TEXTOID, INT8OID};
 	const char *server = name_arg(fcinfo, 0, "server");
-	bool		found,
-				enabled;
+	JobOwner	owner;
 
 	PreventCommandDuringRecovery("accessreq.forget()");
 	session_begin_rows(fcinfo, columns, lengthof(columns));
 	SPI_connect();
-	check_may(server, job_owner(server, &found, &enabled));
-	if (enabled)
+	owner = job_owner(server);
+	check_may(server, &owner);
+	if (owner.enabled)
 		ereport(ERROR,
 				(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
 				 errmsg("the job of server \"%s\" is not stopped", server),

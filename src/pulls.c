@@ -186,7 +186,7 @@ note_failure(void *arg)
 {
 	Failure    *f = arg;
 
-	job_fail_early(f->j->job.server, f->j->job.owner_name, f->message, f->retry_us);
+	job_fail_early(f->j->job.server, f->j->job.owner, f->message, f->retry_us);
 }
 
 static void
@@ -297,10 +297,15 @@ take_job(Pulls *pulls, const Job *job)
 		j->job.owner = job->owner;
 		dlist_push_tail(&pulls->jobs, &j->node);
 	}
-	if (j->job.owner != job->owner || strcmp(j->job.owner_name, job->owner_name) != 0)
+	if (j->job.owner != job->owner)
 		return;					/* the old one is let go first */
 	server = j->job.server;
 	owner_name = j->job.owner_name;
+	if (strcmp(owner_name, job->owner_name) != 0)
+	{
+		pfree(owner_name);
+		owner_name = MemoryContextStrdup(j->cxt, job->owner_name);
+	}
 	j->job = *job;
 	j->job.server = server;
 	j->job.owner_name = owner_name;
@@ -362,6 +367,7 @@ check_rights(void *arg)
 				(errcode(ERRCODE_INSUFFICIENT_PRIVILEGE),
 				 errmsg("role \"%s\" has no EXECUTE on accessreq.start_sync() any more",
 						j->job.owner_name)));
+	job_check_has_server(j->job.server);
 	t = tenant_open(tenant_resolve(j->job.server, j->job.owner), j->job.owner,
 					CurrentMemoryContext);
 	if (j->tenant != NULL && (t->serverid != j->tenant->serverid || t->umid != j->tenant->umid))
@@ -484,7 +490,7 @@ claim(void *arg)
 {
 	PulledJob  *j = arg;
 
-	j->is_fit = job_claim(j->tenant, token_tenant(j->tenant)).is_owner;
+	j->is_fit = job_claim(j->tenant, token_tenant(j->tenant), false).is_owner;
 }
 
 static void

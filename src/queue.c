@@ -70,7 +70,7 @@ static const Tenant *
 look_at_tenant(FunctionCallInfo fcinfo, int argno)
 {
 	const char *name = PG_ARGISNULL(argno) ? NULL : NameStr(*PG_GETARG_NAME(argno));
-	Oid			serverid = tenant_resolve(name, GetUserId());
+	Oid			serverid = session_resolve(name);
 
 	LockDatabaseObject(ForeignServerRelationId, serverid, 0, AccessShareLock);
 	if (!SearchSysCacheExists1(FOREIGNSERVEROID, ObjectIdGetDatum(serverid)))
@@ -106,6 +106,7 @@ enqueue(FunctionCallInfo fcinfo, int argno, NewAction *action, const Tenant *ten
 	int64		id;
 
 	action->server = tenant->server;
+	action->server_oid = tenant->serverid;
 	action->owner = tenant->userid;
 	action->not_before = PG_ARGISNULL(argno) ? DT_NOBEGIN : PG_GETARG_TIMESTAMPTZ(argno);
 	action->dedupe_key = PG_ARGISNULL(argno + 1) ? NULL :
@@ -424,10 +425,7 @@ hold_all(bool hold)
 static int
 hold_one(const char *server, bool hold)
 {
-	bool		found,
-				enabled;
-
-	if (job_owner(server, &found, &enabled) == NULL)
+	if (job_owner(server).name == NULL)
 		tenant_check_usage(tenant_resolve(server, GetUserId()), GetUserId());
 	job_check_may_hold(server);
 	return job_hold(server, GetUserId(), hold);

@@ -196,7 +196,7 @@ accessreq_acted_requests(PG_FUNCTION_ARGS)
 						 " WHERE server = $1 AND kind = ANY ('{cancel,close}')"
 						 " AND settled_at > statement_timestamp() - interval '7 days'"
 						 " AND ((state = 'failed' AND kind = $2 AND http_status IS NOT NULL"
-						 " AND (http_status <> 403 OR owner_oid = $3))"
+						 " AND (http_status <> 403 OR (owner_oid = $3 AND origin = (SELECT accessreq.origin()))))"
 						 " OR (state = 'done' AND settled_at > statement_timestamp() - interval '1 day'))"
 						 ") a, unnest(a.access_request_ids) d (id) WHERE d.id IS NOT NULL",
 						 &args);
@@ -229,7 +229,7 @@ accessreq_acted_requests(PG_FUNCTION_ARGS)
  */
 #define EQUAL_REQUEST_SQL \
 	"WITH pulled AS (SELECT coalesce((SELECT coalesce((SELECT x.started - interval '10 minutes'" \
-	" FROM accessreq.sync_run x WHERE x.server = j.server AND x.owner = j.owner" \
+	" FROM accessreq.sync_run x WHERE x.server = j.server AND x.owner_oid = j.owner_oid" \
 	" AND x.started <= j.last_success_at AND x.finished IS NOT NULL AND x.error IS NULL" \
 	" ORDER BY x.started DESC LIMIT 1), j.last_success_at - interval '1 hour')" \
 	" FROM accessreq.sync_job j WHERE j.server = $1), '-infinity') AS upto" \

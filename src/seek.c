@@ -182,8 +182,7 @@ begin_inquiry(void *arg)
 	s->inquiry_cxt = AllocSetContextCreate(s->cxt, "accessreq sender's inquiry",
 										   ALLOCSET_SMALL_SIZES);
 	old = MemoryContextSwitchTo(s->inquiry_cxt);
-	tenant = tenant_open(tenant_resolve(s->queue.server, s->queue.owner_oid),
-						 s->queue.owner_oid, s->inquiry_cxt);
+	tenant = tenant_open(s->queue.server_oid, s->queue.owner_oid, s->inquiry_cxt);
 	s->inquiry = inquiry_open(tenant, s->d->calls, due);
 	inquiry_go_on(s->inquiry);
 	MemoryContextSwitchTo(old);

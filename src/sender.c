@@ -118,7 +118,7 @@ usage_error(Sender *s)
 	BeginInternalSubTransaction(NULL);
 	PG_TRY();
 	{
-		tenant_check_usage(tenant_resolve(s->queue.server, s->queue.owner_oid), s->queue.owner_oid);
+		tenant_check_usage(s->queue.server_oid, s->queue.owner_oid);
 		ReleaseCurrentSubTransaction();
 	}
 	PG_CATCH();
@@ -168,8 +168,7 @@ fail_built(void *arg)
 const Tenant *
 sender_tenant(Sender *s, MemoryContext cxt)
 {
-	const Tenant *tenant = tenant_open(tenant_resolve(s->queue.server, s->queue.owner_oid),
-									   s->queue.owner_oid, cxt);
+	const Tenant *tenant = tenant_open(s->queue.server_oid, s->queue.owner_oid, cxt);
 
 	call_check_may_change(tenant, "send what is queued");
 	return tenant;
@@ -223,8 +222,8 @@ find_sender(Deliveries *d, const ActionSender *queue)
 	{
 		Sender	   *s = dlist_container(Sender, node, iter.cur);
 
-		if (s->queue.owner_oid == queue->owner_oid && strcmp(s->queue.server, queue->server) == 0 &&
-			strcmp(s->queue.owner, queue->owner) == 0)
+		if (s->queue.owner_oid == queue->owner_oid && s->queue.server_oid == queue->server_oid &&
+			strcmp(s->queue.server, queue->server) == 0)
 			return s;
 	}
 	return NULL;
@@ -241,6 +240,7 @@ new_sender(Deliveries *d, const ActionSender *queue)
 	s->queue.server = MemoryContextStrdup(cxt, queue->server);
 	s->queue.owner = MemoryContextStrdup(cxt, queue->owner);
 	s->queue.owner_oid = queue->owner_oid;
+	s->queue.server_oid = queue->server_oid;
 	dlist_init(&s->unknown);
 	dlist_push_tail(&d->senders, &s->node);
 	return s;
@@ -257,6 +257,12 @@ take_sender(Deliveries *d, const ActionSender *queue)
 		s = new_sender(d, queue);
 	server = s->queue.server;
 	owner = s->queue.owner;
+	/* whose name may be another by now */
+	if (strcmp(owner, queue->owner) != 0)
+	{
+		pfree(owner);
+		owner = MemoryContextStrdup(s->cxt, queue->owner);
+	}
 	s->queue = *queue;
 	s->queue.server = server;
 	s->queue.owner = owner;
@@ -294,8 +300,7 @@ ids_under_way(Deliveries *d, int *n)
 
 /*
  * What cannot be sent, and need not be tried, ends: its owner or server is gone
- * (one that is another's by the same name is gone too), or the owner's right to
- * enqueue it.  And what another worker, or this one before an error, left as
+ * (whoever has its name by now), or the owner's right to enqueue it.  And what another worker, or this one before an error, left as
  * being sent becomes unknown.
  */
 static void

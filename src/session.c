@@ -31,12 +31,25 @@
 #include "utils/regproc.h"
 #include "workers.h"
 
+Oid
+session_resolve(const char *name)
+{
+	/* what was renamed is told from what never was */
+	if (name != NULL && !tenant_is_server(name))
+	{
+		SPI_connect();
+		job_check_has_server(name);
+		SPI_finish();
+	}
+	return tenant_resolve(name, GetUserId());
+}
+
 Session *
 session_open(FunctionCallInfo fcinfo, int argno, MemoryContext parent)
 {
 	const char *name = PG_ARGISNULL(argno) ? NULL : NameStr(*PG_GETARG_NAME(argno));
 	Oid			userid = GetUserId();
-	Oid			serverid = tenant_resolve(name, userid);
+	Oid			serverid = session_resolve(name);
 	MemoryContext cxt = AllocSetContextCreate(parent, "accessreq session",
 											  ALLOCSET_SMALL_SIZES);
 	Session    *session = MemoryContextAllocZero(cxt, sizeof(Session));

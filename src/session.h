@@ -23,6 +23,12 @@ typedef struct Session
 } Session;
 
 /*
+ * The server meant by "name", as tenant_resolve() finds it for the current role;
+ * one that was renamed, or dropped, with its rows still here is told as that.
+ */
+extern Oid	session_resolve(const char *name);
+
+/*
  * Open a session for the current role, in a context under "parent": the
  * transaction's for an immediate call, so that a subtransaction's abort takes
  * it down too.  "argno" is the argument "server"; NULL means the default.

@@ -262,7 +262,7 @@ begin_run(const Session *session, PullKind kind, bool fresh)
 {
 	JobRun	   *run = job_begin(session->tenant, kind, fresh, 0);
 
-	footing_note(run, session->tenant, "accessreq.sync(name, boolean)");
+	footing_note(run, session->tenant, "accessreq.sync(name, boolean, boolean)");
 	return run;
 }
 
@@ -310,8 +310,7 @@ fetch_token(Session *session)
 
 	if (error == NULL)
 		return;
-	job_fail_early(session->tenant->server, GetUserNameFromId(session->tenant->userid, false),
-				   error->message, 0);
+	job_fail_early(session->tenant->server, session->tenant->userid, error->message, 0);
 	SPI_commit();
 	api_error_raise(error);
 }
@@ -321,9 +320,9 @@ fetch_token(Session *session)
  * well, or who calls is not the job's owner.
  */
 static void
-pull_what_is_due(Session *session, bool full_scan)
+pull_what_is_due(Session *session, bool full_scan, bool beside_archive)
 {
-	JobDue		due = job_claim(session->tenant, token_tenant(session->tenant));
+	JobDue		due = job_claim(session->tenant, token_tenant(session->tenant), beside_archive);
 
 	if (due.is_owner && !due.first && !full_scan)
 		pull(session, PULL_CYCLE, true);
@@ -332,14 +331,17 @@ pull_what_is_due(Session *session, bool full_scan)
 }
 
 /*
- * sync(server name, full_scan bool): pull now, in this session.  Commits page
- * by page, so nothing is held while it waits for the tenant.
+ * sync(server name, full_scan bool, beside_archive bool): pull now, in this
+ * session.  Commits page by page, so nothing is held while it waits for the tenant.
+ * Raises 55000 where rows of the tenant have a name that no server has any more,
+ * unless they are an archive.
  */
 Datum
 accessreq_sync(PG_FUNCTION_ARGS)
 {
 	Session    *session;
 	bool		full_scan = !PG_ARGISNULL(1) && PG_GETARG_BOOL(1);
+	bool		beside_archive = !PG_ARGISNULL(2) && PG_GETARG_BOOL(2);
 	MemoryContext cxt,
 				old;
 
@@ -354,7 +356,7 @@ accessreq_sync(PG_FUNCTION_ARGS)
 	MemoryContextSwitchTo(cxt);
 	session = open_pull(fcinfo, cxt);
 	fetch_token(session);
-	pull_what_is_due(session, full_scan);
+	pull_what_is_due(session, full_scan, beside_archive);
 	store_unlock_pull(session->tenant->serverid);
 	SPI_finish();
 	MemoryContextSwitchTo(old);

@@ -12,7 +12,8 @@
  * or the launcher, who would see them at their next look only.
  *
  * A user mapping for PUBLIC draws a warning here, because the wrapper's validator
- * is not told whose the mapping is.
+ * is not told whose the mapping is; and whoever drops a server whose rows stay is
+ * told so.
  *
  *-------------------------------------------------------------------------
  */
@@ -22,6 +23,9 @@
 #include "commands/extension.h"
 #include "commands/defrem.h"
 #include "compat.h"
+#include "executor/spi.h"
+#include "foreign/foreign.h"
+#include "job.h"
 #include "miscadmin.h"
 #include "tcop/utility.h"
 #include "tenant.h"
@@ -116,6 +120,11 @@ concerned_database(Node *statement)
 			/* whose actions end; a worker elsewhere sees it when it looks around */
 		case T_DropRoleStmt:
 			return here_if_extended();
+		case T_RenameStmt:
+			if (((RenameStmt *) statement)->renameType == OBJECT_ROLE ||
+				((RenameStmt *) statement)->renameType == OBJECT_FOREIGN_SERVER)
+				return here_if_extended();
+			return InvalidOid;
 		case T_AlterDatabaseSetStmt:
 			return get_database_oid(((AlterDatabaseSetStmt *) statement)->dbname, true);
 		default:
@@ -143,6 +152,61 @@ warn_of_public_mapping(const char *server)
 			 errmsg("every role with USAGE on server \"%s\" acts with this user mapping for PUBLIC",
 					server),
 			 errhint(TENANT_PUBLIC_MAPPING_HINT)));
+}
+
+/*
+ * The servers with a job that is enabled: a List of their names, in the current
+ * context.
+ */
+static List *
+pulled_servers(void)
+{
+	MemoryContext cxt = CurrentMemoryContext;
+	List	   *servers;
+
+	SPI_connect();
+	MemoryContextSwitchTo(cxt);
+	servers = job_enabled_servers();
+	SPI_finish();
+	return servers;
+}
+
+static bool
+may_drop_servers(Node *statement)
+{
+	if (nodeTag(statement) == T_DropOwnedStmt)
+		return true;
+	if (nodeTag(statement) != T_DropStmt)
+		return false;
+	return ((DropStmt *) statement)->removeType == OBJECT_FOREIGN_SERVER ||
+		((DropStmt *) statement)->removeType == OBJECT_FDW;
+}
+
+/* The servers that a command may drop, by themselves or with what they are of. */
+static List *
+servers_at_stake(Node *statement)
+{
+	if (!may_drop_servers(statement) || !OidIsValid(here_if_extended()))
+		return NIL;
+	return pulled_servers();
+}
+
+static void
+tell_what_stays(List *servers)
+{
+	ListCell   *cell;
+
+	foreach(cell, servers)
+	{
+		const char *server = lfirst(cell);
+
+		if (OidIsValid(get_foreign_server_oid(server, true)))
+			continue;
+		ereport(NOTICE,
+				(errcode(ERRCODE_SUCCESSFUL_COMPLETION),
+				 errmsg("the job of server \"%s\" is still enabled, and its rows stay", server),
+				 errhint("SELECT accessreq.stop_sync('%s'), then accessreq.forget('%s') to delete them, or accessreq.rename_server() to give them to another server.", server, server)));
+	}
 }
 
 static void
@@ -186,6 +250,7 @@ on_utility(PlannedStmt *pstmt, const char *query, bool read_only_tree,
 	Oid			concerned = concerned_database(pstmt->utilityStmt);
 	Oid			database = database_to_leave(pstmt->utilityStmt);
 	char	   *public_server = server_open_to_all(pstmt->utilityStmt);
+	List	   *at_stake = servers_at_stake(pstmt->utilityStmt);
 
 	if (OidIsValid(database))
 		run_without_worker(database, pstmt, query, read_only_tree, context, params,
@@ -196,6 +261,7 @@ on_utility(PlannedStmt *pstmt, const char *query, bool read_only_tree,
 		workers_wake_at_commit(concerned);
 	if (public_server)
 		warn_of_public_mapping(public_server);
+	tell_what_stays(at_stake);
 }
 
 void

@@ -195,7 +195,7 @@ $other->quit;
 $admin->value(<<'SQL');
 CREATE ROLE joe LOGIN;
 GRANT USAGE ON SCHEMA accessreq TO joe;
-GRANT EXECUTE ON PROCEDURE accessreq.sync(name, boolean) TO joe;
+GRANT EXECUTE ON PROCEDURE accessreq.sync(name, boolean, boolean) TO joe;
 GRANT USAGE ON FOREIGN SERVER acme TO joe;
 SQL
 

@@ -280,7 +280,7 @@ $half->stop;
 $admin->value(<<'SQL');
 CREATE ROLE joe LOGIN;
 GRANT USAGE ON SCHEMA accessreq TO joe;
-GRANT EXECUTE ON PROCEDURE accessreq.sync(name, boolean) TO joe;
+GRANT EXECUTE ON PROCEDURE accessreq.sync(name, boolean, boolean) TO joe;
 GRANT SELECT ON accessreq.request_status, accessreq.sync_run TO joe;
 SQL
 add_server($node, 'ordinary', $sandbox->url);

@@ -343,7 +343,7 @@ stop('acme');
 $admin->value(<<'SQL');
 CREATE ROLE joe LOGIN; CREATE ROLE eve LOGIN; CREATE ROLE joes_friend LOGIN IN ROLE joe;
 GRANT EXECUTE ON ALL FUNCTIONS IN SCHEMA accessreq TO joe, eve;
-GRANT EXECUTE ON PROCEDURE accessreq.sync(name, boolean) TO joe, eve;
+GRANT EXECUTE ON PROCEDURE accessreq.sync(name, boolean, boolean) TO joe, eve;
 SQL
 my $owned = new_sandbox(rows => 40);
 $admin->value("CREATE SERVER owned FOREIGN DATA WRAPPER accessreq OPTIONS (base_url '" . $owned->url . "', api 'v2024', rate_limit '0');"
@@ -385,7 +385,7 @@ my @troubles = (
 		"ALTER USER MAPPING FOR joe SERVER owned OPTIONS (SET client_id 'joe')" ],
 	[ 'host not allowed', "ALTER SERVER owned OPTIONS (SET base_url 'https://elsewhere.example')", qr/allowed_hosts|not .*allowed/,
 		"ALTER SERVER owned OPTIONS (SET base_url '" . $owned->url . "')" ],
-	[ 'server renamed', 'ALTER SERVER owned RENAME TO named', qr/does not exist/, 'ALTER SERVER named RENAME TO owned' ]);
+	[ 'server renamed', 'ALTER SERVER owned RENAME TO named', qr/server "owned" is "named" now: accessreq\.rename_server\('owned', 'named'\)/, 'ALTER SERVER named RENAME TO owned' ]);
 for my $trouble (@troubles)
 {
 	my ($name, $break, $reason, $mend) = @$trouble;

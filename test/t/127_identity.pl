@@ -18,7 +18,7 @@ sub value { return $admin->value(@_) }
 sub rows { return value("SELECT count(*) FROM accessreq.request_status WHERE server = 'acme'") }
 sub server_sql { my ($url, $client) = @_; return "CREATE SERVER acme FOREIGN DATA WRAPPER accessreq OPTIONS (base_url '$url', api 'v2024', rate_limit '0', max_concurrency '1'); GRANT USAGE ON FOREIGN SERVER acme TO bob; CREATE USER MAPPING FOR bob SERVER acme OPTIONS (client_id '$client', client_secret 'sandbox-secret');" }
 
-value('CREATE ROLE bob LOGIN; GRANT EXECUTE ON PROCEDURE accessreq.sync(name, boolean) TO bob; GRANT EXECUTE ON FUNCTION accessreq.start_sync, accessreq.stop_sync TO bob');
+value('CREATE ROLE bob LOGIN; GRANT EXECUTE ON PROCEDURE accessreq.sync(name, boolean, boolean) TO bob; GRANT EXECUTE ON FUNCTION accessreq.start_sync, accessreq.stop_sync TO bob');
 
 # A pull of the old tenant, in the middle: some pages are stored, more are to come.
 my $bob;
@@ -77,7 +77,7 @@ for (
 	[ 'DROP USER MAPPING', 'DROP USER MAPPING FOR bob SERVER acme', '42704', qr/no user mapping|its user mapping was dropped/ ],
 	[ 'DROP and CREATE USER MAPPING', "DROP USER MAPPING FOR bob SERVER acme; CREATE USER MAPPING FOR bob SERVER acme OPTIONS (client_id 'x', client_secret 'sandbox-secret')", '42704', qr/its user mapping was dropped since/ ],
 	[ 'REVOKE USAGE', 'REVOKE USAGE ON FOREIGN SERVER acme FROM bob', '42501', qr/permission denied for foreign server/ ],
-	[ 'REVOKE EXECUTE', 'REVOKE EXECUTE ON PROCEDURE accessreq.sync(name, boolean) FROM bob', '42501', qr/role "bob" has no EXECUTE on accessreq\.sync\(name, boolean\) any more/ ],
+	[ 'REVOKE EXECUTE', 'REVOKE EXECUTE ON PROCEDURE accessreq.sync(name, boolean, boolean) FROM bob', '42501', qr/role "bob" has no EXECUTE on accessreq\.sync\(name, boolean, boolean\) any more/ ],
 	[ 'another owner', "UPDATE accessreq.sync_job SET owner = 'postgres', owner_oid = 10", '55000', qr/the job has become another role's/ ],
   )
 {
@@ -86,7 +86,7 @@ for (
 	begin();
 	value($sql);
 	ends($what, $state, $like);
-	value('GRANT EXECUTE ON PROCEDURE accessreq.sync(name, boolean) TO bob');
+	value('GRANT EXECUTE ON PROCEDURE accessreq.sync(name, boolean, boolean) TO bob');
 }
 
 # ------------------------------------------------------------------ a rotation

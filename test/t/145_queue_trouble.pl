@@ -147,7 +147,7 @@ becomes($hers, "attempts = 1 AND state = 'queued'", 'one owner is told to stay a
 $start = time;
 is(outcome(create('acme', 'bob')), 'done', 'another, of another client, is not');
 cmp_ok(time - $start, '<', 100, 'and does not wait for as long');
-is(value("SELECT retry_after_of FROM accessreq.sync_job WHERE server = 'acme'"), 'alice', 'whose wait it is is noted');
+is(value("SELECT retry_after_of::regrole FROM accessreq.sync_job WHERE server = 'acme'"), 'alice', 'whose wait it is is noted');
 value("SELECT accessreq.stop_worker(); SELECT accessreq.start_worker()");
 is(outcome(create('acme', 'bob')), 'done', 'after a restart too');
 is(action($hers, 'state'), 'queued', 'and hers waits on');

@@ -328,8 +328,8 @@ sub two_thousand
 	return time - $since;
 }
 my $beside = two_thousand();
-value("BEGIN; INSERT INTO accessreq.action (server, kind, request, owner, enqueued_by, origin, owner_oid, state, enqueued_at, settled_at, access_request_ids)
-	SELECT 'acme', 'cancel', '{}', current_user, current_user, accessreq.origin(), current_user::regrole, 'done', now(), now(), ARRAY[md5(n::text)] FROM generate_series(1, 20000) n");
+value("BEGIN; INSERT INTO accessreq.action (server, server_oid, kind, request, owner, enqueued_by, origin, owner_oid, state, enqueued_at, settled_at, access_request_ids)
+	SELECT 'acme', 0, 'cancel', '{}', current_user, current_user, accessreq.origin(), current_user::regrole, 'done', now(), now(), ARRAY[md5(n::text)] FROM generate_series(1, 20000) n");
 cmp_ok(two_thousand(), '<', 5 * $beside + 1, 'do not read what is settled');
 value('ROLLBACK');
 value("BEGIN; SELECT accessreq.hold_actions('acme')");
