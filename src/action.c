@@ -873,6 +873,39 @@ action_give_up_unknown(const ActionSender *sender, int64 older_us, int sqlstate,
 }
 
 /*
+ * A request of which there is no row is not known to be closed.  By state alone:
+ * an item that full scans do not return any more may be anything.
+ */
+#define IS_OPEN(request) \
+	"coalesce((SELECT pg_catalog.bool_or(accessreq.is_open(s.state, NULL)) FROM accessreq.request_status s" \
+	" WHERE s.server = a.server AND s.access_request_id = " request "), true)"
+
+#define STILL_OPEN \
+	"EXISTS (SELECT FROM pg_catalog.unnest(a.access_request_ids) u (id) WHERE " IS_OPEN("u.id") ")"
+
+/* Pulled again since a day had passed. */
+#define A_DAY_LATER \
+	"coalesce(a.sent_at, a.enqueued_at) < (SELECT j.last_success_at FROM accessreq.sync_job j" \
+	" WHERE j.server = a.server) - interval '1 day'"
+
+void
+action_settle_closes(const char *server)
+{
+	SqlArgs		args = {0};
+
+	sql_add_text(&args, server);
+	sql_add_text(&args, identity_origin());
+	(void) end_actions("UPDATE accessreq.action a SET settled_at = pg_catalog.clock_timestamp(),"
+					   " state = CASE WHEN " STILL_OPEN " THEN 'failed' ELSE 'done' END,"
+					   " error_code = CASE WHEN " STILL_OPEN " THEN '08006' END,"
+					   " error = CASE WHEN " STILL_OPEN " THEN"
+					   " 'the answer was lost, and a day later it was not carried out' END"
+					   NOT_LOCKED("a.server = $1 AND a.state = 'unknown' AND a.kind = 'close' AND a.origin = $2"
+								  " AND a.settled_at IS NOT NULL AND (NOT " STILL_OPEN " OR " A_DAY_LATER ")")
+					   " RETURNING id, server, state", &args);
+}
+
+/*
  * Of the actions of one or two servers that will be the same role's and have the
  * same key, or cancel the same access request, one can stay what it is: one that
  * may have left before one that has not, and the older.  $1 and $2: the servers,

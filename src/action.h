@@ -83,6 +83,13 @@ extern void action_adopt(const char *server);
 /* For rename_server(): they become those of another server; those above likewise. */
 extern void action_rename_server(const char *from, const char *to);
 
+/*
+ * A pull has ended well: what the tables say by now of closes whose answer was
+ * lost, and that nobody looks for any more.  They are done where none of their
+ * requests is open, and failed where one still was a day after they were sent.
+ */
+extern void action_settle_closes(const char *server);
+
 /* ------------------------------------------------------------ for the worker */
 
 /*

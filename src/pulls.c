@@ -18,6 +18,7 @@
 
 #include "access/xact.h"
 #include "accessreq.h"
+#include "action.h"
 #include "footing.h"
 #include "job.h"
 #include "lib/ilist.h"
@@ -206,6 +207,15 @@ break_off(void *arg)
 		job_break_off(f->j->cycle.run, f->message);
 	if (f->j->scan.loop != NULL)
 		job_break_off(f->j->scan.run, f->message);
+}
+
+/* What closes have done, of which no answer told. */
+static void
+settle_closes(void *arg)
+{
+	PulledJob  *j = arg;
+
+	action_settle_closes(j->job.server);
 }
 
 static const char *
@@ -673,6 +683,13 @@ log_end(const PulledJob *j, const PullRun *r)
 						run->counts.added, run->counts.changed, run->missing, run->calls.requests)));
 }
 
+/* Has it changed what is known of any? */
+static bool
+tells_of_closes(const JobRun *run)
+{
+	return run->kind == PULL_SCAN || run->counts.added + run->counts.changed > 0;
+}
+
 static void
 end_run(PulledJob *j, PullRun *r)
 {
@@ -696,6 +713,9 @@ end_run(PulledJob *j, PullRun *r)
 	if (loop_end(r->loop) == LOOP_SUCCEEDED && r->run->keep_since != DT_NOBEGIN &&
 		now - j->expired_at > EXPIRE_INTERVAL_US)
 		j->keep_since = r->run->keep_since;
+	/* with an error they are met after the next run */
+	if (loop_end(r->loop) == LOOP_SUCCEEDED && tells_of_closes(r->run))
+		(void) run_unit(j, settle_closes, j);
 	if (now - j->pulls->expired_at > EXPIRE_INTERVAL_US)
 		j->pulls->expiring = true;
 	close_run(r);

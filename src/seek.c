@@ -218,6 +218,9 @@ what_was_tried(const Found *found, const Unknown *u)
 	if (found->refused != NULL)
 		return psprintf("%s; looked %d times, and the tenant does not show it: %s",
 						sent ? ANSWER_LOST : PERHAPS_SENT, u->looks, found->refused);
+	if (found->action->kind == ACTION_CLOSE)
+		return psprintf("%s; looked %d times, and the items are %s. The tenant closes by a job of its own: pulls will tell, and settle this as done, or in a day as failed",
+						sent ? ANSWER_LOST : PERHAPS_SENT, u->looks, found->what);
 	if (found->action->kind != ACTION_CREATE)
 		return psprintf("%s; looked %d times, and it is not in place: another may have changed it since",
 						sent ? ANSWER_LOST : PERHAPS_SENT, u->looks);

@@ -8,6 +8,7 @@
 #include "postgres.h"
 
 #include "access/xact.h"
+#include "action.h"
 #include "catalog/pg_type.h"
 #include "executor/spi.h"
 #include "footing.h"
@@ -68,6 +69,7 @@ accessreq_refresh(PG_FUNCTION_ARGS)
 		SPI_connect();
 		requests_refresh(session->tenant, token_tenant(session->tenant), session->calls,
 						 (const char *const *) ids, nids, put_refreshed, fcinfo);
+		action_settle_closes(session->tenant->server);
 		SPI_finish();
 	}
 	session_close(session);
@@ -298,6 +300,8 @@ pull(Session *session, PullKind kind, bool fresh)
 	if (loop_end(loop) == LOOP_FAILED)
 		loop_raise(loop);
 	tell_result(run);
+	action_settle_closes(run->server);
+	SPI_commit();
 	clear_up(session, run);
 	loop_close(loop);
 }

@@ -15,11 +15,12 @@
 
 /*
  * How long the tenant may take until its list shows what it has accepted: a
- * cancel is shown at once, or some seconds later; a close is carried out by a
- * job of its own; a new request comes up after some seconds, later under load.
+ * cancel is shown at once, or some seconds later; a new request comes up after
+ * some seconds, later under load.  A close is carried out by a job of its own:
+ * it is looked for so long, and then left to the pulls.
  */
 #define CANCEL_SHOWS_US (10 * USECS_PER_SEC)
-#define CLOSE_SHOWS_US (60 * USECS_PER_SEC)
+#define CLOSE_LOOKED_FOR_US (60 * USECS_PER_SEC)
 #define CREATE_SHOWS_US (10 * USECS_PER_MINUTE)
 
 /* Where the answer says so little, the status says whose fault it was. */
@@ -85,13 +86,16 @@ of_cancel(const Finding *f, int64 age_us)
 	return age_us >= CANCEL_SHOWS_US ? VERDICT_FAILED : VERDICT_LOOK;
 }
 
-/* All of its requests have to be closed. */
+/*
+ * All of its requests have to be closed.  When the tenant's job gets to them nobody
+ * knows, so that they are open says nothing: later pulls tell.
+ */
 static Verdict
 of_close(const Action *action, const Finding *f, int64 age_us)
 {
 	if (f->open == 0 && f->requests >= action->nids)
 		return VERDICT_DONE;
-	return age_us >= CLOSE_SHOWS_US ? VERDICT_FAILED : VERDICT_LOOK;
+	return age_us >= CLOSE_LOOKED_FOR_US ? VERDICT_GIVE_UP : VERDICT_LOOK;
 }
 
 Verdict

@@ -65,8 +65,8 @@ finding('cancelled, and perhaps never sent', 'cancel', 1, 'false', '1,0,1,1,0,0'
 finding('a close: all closed', 'close', 2, 'true', '3,0,0,2,0,-1', 'false', 1, 'done');
 finding('one not yet', 'close', 2, 'true', '3,1,0,2,0,-1', 'false', 20, 'look');
 finding('one not listed', 'close', 2, 'true', '3,0,0,1,0,-1', 'false', 20, 'look');
-finding('one open for long', 'close', 2, 'true', '3,1,0,2,0,0', 'false', 61, 'failed');
-finding('open, and perhaps never sent', 'close', 2, 'false', '3,1,0,2,0,0', 'false', 61, 'again');
+finding('one open for long', 'close', 2, 'true', '3,1,0,2,0,0', 'false', 61, 'give up');
+finding('open, and perhaps never sent', 'close', 2, 'false', '3,1,0,2,0,0', 'false', 61, 'give up');
 finding('a change in place', 'merge_config', 0, 'true', '0,0,0,0,0,-1', 'true', 1, 'done');
 finding('not in place', 'merge_config', 0, 'true', '0,0,0,0,0,-1', 'false', 1, 'failed');
 finding('not in place, and perhaps never sent', 'merge_config', 0, 'false', '0,0,0,0,0,-1', 'false', 1, 'give up');
