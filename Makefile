@@ -37,6 +37,7 @@ OBJS = \
 	src/life.o \
 	src/limiter.o \
 	src/listing.o \
+	src/lockwatch.o \
 	src/loop.o \
 	src/lookup.o \
 	src/mark.o \

@@ -1103,6 +1103,20 @@ job_fail_early(const char *server, Oid owner, const char *error, int64 retry_us)
 }
 
 void
+job_note_blocked(const char *server, const char *why)
+{
+	WriterState state;
+	SqlArgs		args = {0};
+
+	writer_enter_for(&state, "sync_job");
+	sql_add_text(&args, server);
+	sql_add_text(&args, psprintf("waits for a lock: %s", why));
+	sql_run("UPDATE accessreq.sync_job SET last_error = $2 WHERE server = $1"
+			" AND last_error IS DISTINCT FROM $2", &args, SPI_OK_UPDATE);
+	writer_leave(&state);
+}
+
+void
 job_break_off(JobRun *run, const char *why)
 {
 	WriterState state;

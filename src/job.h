@@ -136,6 +136,12 @@ extern void job_fail(JobRun *run, const char *error, int64 retry_us, bool again)
 extern void job_fail_early(const char *server, Oid owner, const char *error,
 						   int64 retry_us);
 
+/*
+ * Somebody's lock keeps the job from its work: no failure, and said where failures
+ * are, until a run ends well.
+ */
+extern void job_note_blocked(const char *server, const char *why);
+
 /* It is over, and that is nobody's failure: noted on the run alone. */
 extern void job_break_off(JobRun *run, const char *why);
 

@@ -22,6 +22,7 @@
 #include "footing.h"
 #include "job.h"
 #include "lib/ilist.h"
+#include "lockwatch.h"
 #include "loop.h"
 #include "miscadmin.h"
 #include "pulls.h"
@@ -514,10 +515,27 @@ start_what_is_due(void *arg)
 		start_run(j, &j->scan, PULL_SCAN, &j->cycle);
 }
 
+static void
+note_blocked(void *arg)
+{
+	PulledJob  *j = arg;
+
+	job_note_blocked(j->job.server, lockwatch_reason());
+}
+
+/* Once somebody's lock has kept it waiting for a while the job's row says so. */
+static void
+tell_of_lock(PulledJob *j)
+{
+	if (lockwatch_reason() != NULL)
+		(void) run_unit(j, note_blocked, j);
+}
+
 /* A table is locked: later. */
 static void
 put_off(PulledJob *j)
 {
+	tell_of_lock(j);
 	pause_job(j, FIRST_LOCK_PAUSE_US);
 }
 
@@ -623,10 +641,11 @@ store_a_page(void *arg)
 }
 
 static void
-put_back(PullRun *r)
+put_back(PulledJob *j, PullRun *r)
 {
 	int64		pause = Min(FIRST_LOCK_PAUSE_US << Min(r->put_back, 10), LAST_LOCK_PAUSE_US);
 
+	tell_of_lock(j);
 	r->put_back++;
 	r->store_after = GetCurrentTimestamp() + pause;
 }
@@ -650,12 +669,16 @@ store_page_of(PulledJob *j, PullRun *r)
 	{
 		*r->run = before;
 		if (unit_error_passes(error))
-			put_back(r);
+			put_back(j, r);
 		else
 			fail_run(j, r, error->message);
 	}
 	else if (unit_error_passes(s.error))
-		put_back(r);
+	{
+		if (s.error->sqlerrcode == ERRCODE_LOCK_NOT_AVAILABLE)
+			lockwatch_failed();
+		put_back(j, r);
+	}
 	else
 		loop_fail(r->loop, s.error->message);
 }
@@ -703,7 +726,7 @@ end_run(PulledJob *j, PullRun *r)
 	{
 		*r->run = before;
 		if (unit_error_passes(error))
-			put_back(r);
+			put_back(j, r);
 		else
 			fail_run(j, r, error->message);
 		return;
@@ -739,7 +762,7 @@ step(PulledJob *j, PullRun *r)
 		if (error != NULL && unit_error_passes(error))
 		{
 			r->ask = true;
-			put_back(r);
+			put_back(j, r);
 			return;
 		}
 		if (error != NULL)

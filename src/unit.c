@@ -26,6 +26,7 @@
 #include "compat.h"
 #include "dbsetting.h"
 #include "executor/spi.h"
+#include "lockwatch.h"
 #include "miscadmin.h"
 #include "storage/lmgr.h"
 #include "unit.h"
@@ -219,6 +220,8 @@ unit_run(UnitWork work, void *arg)
 		RESUME_INTERRUPTS();
 	}
 	PG_END_TRY();
+	if (error != NULL && error->sqlerrcode == ERRCODE_LOCK_NOT_AVAILABLE && !locks_lost)
+		lockwatch_failed();
 	MemoryContextSwitchTo(cxt);
 	(void) pgstat_report_stat(true);
 	pgstat_report_activity(STATE_IDLE, NULL);
