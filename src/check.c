@@ -454,7 +454,7 @@ step_origin(Check *c)
 	SPI_connect();
 	origin = job_origin(c->tenant->server);
 	if (tenant != NULL)
-		job_check_tenant(c->tenant, c->tenant->server, tenant);
+		(void) job_check_tenant(c->tenant, c->tenant->server, tenant);
 	other = job_left_behind(c->tenant, tenant);
 	if (other != NULL)
 		other = MemoryContextStrdup(c->cxt, other);

@@ -447,7 +447,7 @@ claim(Sender *s)
 		return;
 	}
 	/* the server may lead elsewhere by now */
-	job_check_tenant(tenant, s->queue.server, token_tenant(tenant));
+	job_check_same_tenant(tenant, s->queue.server, token_tenant(tenant));
 	candidates = action_candidates(&s->queue, slots);
 	if (bulk)
 		candidates = list_concat(candidates, action_companions(&s->queue, candidates,

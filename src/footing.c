@@ -14,6 +14,7 @@
  */
 #include "postgres.h"
 
+#include "catalog/pg_authid.h"
 #include "catalog/pg_foreign_server.h"
 #include "catalog/pg_type.h"
 #include "catalog/pg_user_mapping.h"
@@ -69,6 +70,14 @@ raise_gone(const JobRun *run, int sqlstate, const char *what)
 			(errcode(sqlstate),
 			 errmsg("could not go on pulling from server \"%s\": %s", run->server, what),
 			 errdetail("What was pulled until then is stored, or was deleted with the rows of the server.")));
+}
+
+static void
+check_role(const JobRun *run)
+{
+	if (!SearchSysCacheExists1(AUTHOID, ObjectIdGetDatum(run->userid)))
+		raise_gone(run, ERRCODE_UNDEFINED_OBJECT,
+				   psprintf("role \"%s\" was dropped since", run->owner));
 }
 
 /* The same server, by the same name? */
@@ -161,6 +170,8 @@ footing_check(const JobRun *run, const Tenant *tenant, MemoryContext cxt)
 	const Tenant *now;
 
 	check_server(run, tenant->serverid);
+	/* its lock has let us hear of what others have committed */
+	check_role(run);
 	now = tenant_open(tenant->serverid, run->userid, step);
 	check_mapping(run, tenant, now);
 	check_door(run);

@@ -494,6 +494,12 @@ describe(const Sought *s, IdSet *requests, Found *found)
 	found->what = words.data;
 }
 
+const Tenant *
+inquiry_tenant(const Inquiry *q)
+{
+	return q->tenant;
+}
+
 int
 inquiry_size(const Inquiry *q)
 {

@@ -46,6 +46,9 @@ typedef struct Found
 	char	   *what;			/* the same in words, server's encoding */
 } Found;
 
+/* Where it looks. */
+extern const Tenant *inquiry_tenant(const Inquiry *inquiry);
+
 extern int	inquiry_size(const Inquiry *inquiry);
 extern Found inquiry_found(Inquiry *inquiry, int i);
 

@@ -181,7 +181,7 @@ check_origin(const char *server, const char *origin)
 			 errhint("If this is now the database that does so, SELECT accessreq.adopt('%s').", server)));
 }
 
-void
+bool
 job_check_tenant(const Tenant *tenant, const char *server, const char *tenant_name)
 {
 	const char *name = job_tenant_name(tenant, tenant_name);
@@ -195,6 +195,7 @@ job_check_tenant(const Tenant *tenant, const char *server, const char *tenant_na
 		known = sql_text(0, 1);
 	writer_leave(&state);
 	check_tenant(tenant, known, name);
+	return known != NULL;
 }
 
 bool
@@ -239,6 +240,7 @@ job_owner(const char *server)
 	owner.enabled = row.enabled;
 	owner.name = row.owner;
 	owner.role = row.owner_role;
+	owner.server = row.found ? identity_server(server, row.server_oid, row.origin) : InvalidOid;
 	return owner;
 }
 
@@ -259,6 +261,23 @@ remember_tenant(const char *server, const char *name)
 			&args, SPI_OK_UPDATE);
 }
 
+void
+job_check_same_tenant(const Tenant *tenant, const char *server, const char *tenant_name)
+{
+	WriterState state;
+
+	if (job_check_tenant(tenant, server, tenant_name))
+		return;
+	writer_enter_for(&state, "sync_job");
+	remember_tenant(server, job_tenant_name(tenant, tenant_name));
+	writer_leave(&state);
+}
+
+
+/* Rows alone say so where runs have been deleted; a run, where there are no rows. */
+#define WAS_PULLED(server) \
+	"(EXISTS (SELECT FROM accessreq.request_status x WHERE x.server = " server ")" \
+	" OR EXISTS (SELECT FROM accessreq.sync_run x WHERE x.server = " server "))"
 
 /*
  * Rows of the same tenant may be there under a name that its server had before:
@@ -273,6 +292,7 @@ find_left_behind(const char *server, const char *tenant_name)
 	sql_add_text(&args, tenant_name);
 	if (sql_run("SELECT j.server FROM accessreq.sync_job j WHERE j.tenant = $2 AND j.server <> $1"
 				" AND NOT EXISTS (SELECT FROM pg_catalog.pg_foreign_server f WHERE f.srvname = j.server::name)"
+				" AND NOT " WAS_PULLED("$1") " AND " WAS_PULLED("j.server")
 				" ORDER BY j.last_success_at DESC NULLS LAST LIMIT 1", &args, SPI_OK_SELECT) == 0)
 		return NULL;
 	return sql_text(0, 1);
@@ -286,8 +306,7 @@ job_left_behind(const Tenant *tenant, const char *tenant_name)
 	char	   *other = NULL;
 
 	writer_enter_to_read(&state);
-	if (read_job(tenant->server, InvalidOid).tenant == NULL)
-		other = find_left_behind(tenant->server, name);
+	other = find_left_behind(tenant->server, name);
 	writer_leave(&state);
 	return other;
 }
@@ -638,9 +657,8 @@ job_drop_unpulled(const char *server)
 
 	writer_enter_for(&state, "sync_job");
 	sql_add_text(&args, server);
-	gone = sql_run("DELETE FROM accessreq.sync_job WHERE server = $1 AND tenant IS NULL AND NOT enabled"
-				   " AND NOT EXISTS (SELECT FROM accessreq.request_status WHERE server = $1)",
-				   &args, SPI_OK_DELETE) > 0;
+	gone = sql_run("DELETE FROM accessreq.sync_job WHERE server = $1 AND NOT enabled"
+				   " AND NOT " WAS_PULLED("$1"), &args, SPI_OK_DELETE) > 0;
 	writer_leave(&state);
 	return gone;
 }
@@ -710,10 +728,11 @@ job_servers_to_hold(Oid userid)
 	return list_texts("SELECT s.server FROM (SELECT j.server FROM accessreq.sync_job j"
 					  " UNION SELECT f.srvname::text COLLATE \"C\" FROM pg_catalog.pg_foreign_server f"
 					  " JOIN pg_catalog.pg_foreign_data_wrapper w ON w.oid = f.srvfdw AND w.fdwname = 'accessreq') s"
-					  " LEFT JOIN pg_catalog.pg_foreign_server f ON f.srvname = s.server::name"
 					  " LEFT JOIN accessreq.sync_job j ON j.server = s.server"
-					  " WHERE CASE WHEN j.owner IS NULL THEN f.oid IS NOT NULL"
-					  " AND pg_catalog.has_server_privilege($1, f.oid, 'USAGE')"
+					  " LEFT JOIN pg_catalog.pg_foreign_server o ON o.oid = j.server_oid AND j.origin = $2"
+					  " LEFT JOIN pg_catalog.pg_foreign_server n ON n.srvname = s.server::name"
+					  " WHERE CASE WHEN j.owner IS NULL THEN coalesce(o.oid, n.oid) IS NOT NULL"
+					  " AND pg_catalog.has_server_privilege($1, coalesce(o.oid, n.oid), 'USAGE')"
 					  " AND (j.held_by IS NULL OR " MAY_ACT_AS("j.held_by") ")"
 					  " ELSE " MAY_ACT_AS("j.owner")
 					  " OR (SELECT rolsuper FROM pg_catalog.pg_roles WHERE oid = $1) END"

@@ -170,13 +170,21 @@ typedef struct JobOwner
 	bool		enabled;
 	char	   *name;			/* NULL: nobody's */
 	Oid			role;			/* InvalidOid: it is gone */
+	Oid			server;			/* InvalidOid: it is gone, or there is no job */
 } JobOwner;
 
 extern JobOwner job_owner(const char *server);
 
-/* Is raw kept for this server?  And does its job know another tenant (55000)? */
+/* Is raw kept for this server? */
 extern bool job_keep_raw(const char *server);
-extern void job_check_tenant(const Tenant *tenant, const char *server, const char *tenant_name);
+
+/*
+ * Raises 55000 where the job of a server (by the name that its rows have) knows
+ * another tenant than the one that the token is for.  True where it knows one.  Who
+ * sends its actions has it remembered where it does not.
+ */
+extern bool job_check_tenant(const Tenant *tenant, const char *server, const char *tenant_name);
+extern void job_check_same_tenant(const Tenant *tenant, const char *server, const char *tenant_name);
 
 /* Raises 55000 where the job, if there is one, belongs to another database. */
 extern void job_check_origin(const char *server);

@@ -425,7 +425,11 @@ hold_all(bool hold)
 static int
 hold_one(const char *server, bool hold)
 {
-	if (job_owner(server).name == NULL)
+	JobOwner	owner = job_owner(server);
+
+	if (owner.name == NULL && OidIsValid(owner.server))
+		tenant_check_usage(owner.server, GetUserId());
+	else if (owner.name == NULL)
 		tenant_check_usage(tenant_resolve(server, GetUserId()), GetUserId());
 	job_check_may_hold(server);
 	return job_hold(server, GetUserId(), hold);

@@ -11,8 +11,10 @@
 #include "postgres.h"
 
 #include "answer.h"
+#include "job.h"
 #include "seek.h"
 #include "sender.h"
+#include "token.h"
 #include "unit.h"
 #include "utils/memutils.h"
 #include "utils/timestamp.h"
@@ -314,6 +316,10 @@ note_all_found(void *arg)
 {
 	Ending	   *e = arg;
 
+	const Tenant *tenant = inquiry_tenant(e->s->inquiry);
+
+	/* in another tenant nothing that is not there means anything */
+	(void) job_check_tenant(tenant, e->s->queue.server, token_tenant(tenant));
 	e->settled = NIL;
 	for (int i = 0; i < inquiry_size(e->s->inquiry); i++)
 	{

@@ -451,6 +451,15 @@ tenant_is_server(const char *name)
 		GetForeignServer(serverid)->fdwid == get_foreign_data_wrapper_oid(WRAPPER_NAME, true);
 }
 
+/* For errors about a role that may have been dropped meanwhile. */
+static const char *
+role_name(Oid userid)
+{
+	char	   *name = GetUserNameFromId(userid, true);
+
+	return name ? name : psprintf("%u", userid);
+}
+
 /* The servers of the wrapper that the role may use: their number, and one. */
 static int
 usable_servers(Oid userid, Oid *one)
@@ -505,13 +514,13 @@ tenant_resolve(const char *name, Oid userid)
 		ereport(ERROR,
 				(errcode(ERRCODE_UNDEFINED_OBJECT),
 				 errmsg("there is no server that role \"%s\" may use",
-						GetUserNameFromId(userid, false)),
+						role_name(userid)),
 				 errhint("Create one with CREATE SERVER … FOREIGN DATA WRAPPER accessreq, or ask its owner for GRANT USAGE ON FOREIGN SERVER.")));
 	if (n > 1)
 		ereport(ERROR,
 				(errcode(ERRCODE_AMBIGUOUS_PARAMETER),
 				 errmsg("it is not clear which server is meant: role \"%s\" may use %d of them",
-						GetUserNameFromId(userid, false), n),
+						role_name(userid), n),
 				 errhint("Name one with the argument server => '…', or set accessreq.server.")));
 	return serverid;
 }
@@ -527,7 +536,7 @@ tenant_check_usage(Oid serverid, Oid userid)
 				 errmsg("permission denied for foreign server \"%s\"",
 						GetForeignServer(serverid)->servername),
 				 errhint("Its owner can GRANT USAGE ON FOREIGN SERVER … TO \"%s\".",
-						 GetUserNameFromId(userid, false))));
+						 role_name(userid))));
 }
 
 /* ------------------------------------------------------------------- cache */
@@ -750,7 +759,7 @@ report_no_mapping(Oid serverid, Oid userid)
 	ereport(ERROR,
 			(errcode(ERRCODE_UNDEFINED_OBJECT),
 			 errmsg("there is no user mapping for role \"%s\" on server \"%s\"",
-					GetUserNameFromId(userid, false),
+					role_name(userid),
 					GetForeignServer(serverid)->servername),
 			 errhint("Create one with CREATE USER MAPPING … OPTIONS (client_id '…', client_secret '…'). That of a role it is a member of is not inherited: SET ROLE to use it.")));
 }
