@@ -436,7 +436,8 @@ step_worker(Check *c)
 	if (pid == 0)
 		put(c, c->step, enabled ? BAD : NEITHER,
 			psprintf("not running: %s", workers_why_not(&starting)),
-			"SELECT accessreq.start_worker() starts one. Without it pulls run by CALL accessreq.sync() alone, and nothing that was enqueued is sent.");
+			psprintf("%sWithout it pulls run by CALL accessreq.sync() alone, and nothing that was enqueued is sent.",
+					 workers_may_start() ? "SELECT accessreq.start_worker() starts one. " : ""));
 	else if (enabled)
 		put(c, c->step, GOOD, psprintf("process %d pulls this server", pid), NULL);
 	else

@@ -22,6 +22,7 @@
 #include "job.h"
 #include "mark.h"
 #include "miscadmin.h"
+#include "mode.h"
 #include "row.h"
 #include "session.h"
 #include "storage/latch.h"
@@ -351,10 +352,23 @@ deadline(FunctionCallInfo fcinfo, int argno)
 												   PG_GETARG_DATUM(argno)));
 }
 
+/* Nobody else runs where no worker may. */
+static void
+check_may_be_settled(int64 id, const char *state)
+{
+	const char *why = mode_why_no_worker();
+
+	if (why != NULL)
+		ereport(ERROR,
+				(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
+				 errmsg("action " INT64_FORMAT " is %s, and no worker settles it: %s", id, state, why)));
+}
+
 /*
  * wait_for_action(id bigint, timeout interval, INOUT state text): commit, and
  * wait until it is settled, or for so long (null: for ever).  Raises 25001
- * where nothing can be committed, 42704 for an unknown id.
+ * where nothing can be committed, 42704 for an unknown id, 55000 where it would
+ * wait in vain.
  */
 Datum
 accessreq_wait_for_action(PG_FUNCTION_ARGS)
@@ -391,6 +405,7 @@ accessreq_wait_for_action(PG_FUNCTION_ARGS)
 		MemoryContextReset(look);
 		if (settled || left <= 0)
 			break;
+		check_may_be_settled(id, state);
 		pfree(state);
 		(void) WaitLatch(MyLatch, WL_LATCH_SET | WL_TIMEOUT | WL_EXIT_ON_PM_DEATH,
 						 Min(pause, left), compat_wait_event(WAIT_ACTION));

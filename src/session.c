@@ -195,7 +195,7 @@ session_warn_without_worker(const char *message)
 				(errcode(ERRCODE_WARNING),
 				 errmsg("%s", message),
 				 errdetail_internal("%s", why),
-				 errhint("SELECT accessreq.start_worker() starts one.")));
+				 workers_may_start() ? errhint("SELECT accessreq.start_worker() starts one.") : 0));
 }
 
 void

@@ -510,6 +510,12 @@ workers_why_not(bool *starting)
 	return why;
 }
 
+bool
+workers_may_start(void)
+{
+	return mode_why_no_worker() == NULL && !RecoveryInProgress() && accessreq_enabled;
+}
+
 /* Tell the worker of a database, or the launcher that there is to be one. */
 static void
 wake_database(Oid database)

@@ -87,6 +87,9 @@ extern int	workers_pid(void);
  */
 extern char *workers_why_not(bool *starting);
 
+/* Would accessreq.start_worker() be of use, in this mode of the server? */
+extern bool workers_may_start(void);
+
 /*
  * At commit: what the worker of a database looks at has changed.  True where this
  * was not yet asked for in this transaction.

@@ -1,0 +1,125 @@
+# Modes of the server and of its copies: what is done there, what is refused, and
+# that nothing leaves to the tenant, and nothing is written, where it must not be.
+
+use strict;
+use warnings;
+use AccessReq;
+use File::Basename;
+use File::Path;
+use PostgreSQL::Test::Cluster;
+use PostgreSQL::Test::Utils;
+use Test::More;
+use Time::HiRes qw(sleep time);
+
+my $dir = $PostgreSQL::Test::Utils::tmp_check;
+my $sandbox = new_sandbox(rows => 300, open => 60);
+my $conf = "wal_level = logical\nmax_worker_processes = 16\naccessreq.launcher_naptime = 1\nfsync = off\n";
+my $node = accessreq_node('modes', streaming => 1, conf => $conf);
+my $admin = new_session($node);
+
+sub value { return $admin->value(@_) }
+sub changes { return scalar grep { $_->{method} ne 'GET' && $_->{path} !~ /oauth/ } $sandbox->requests }
+sub cycles_of { my ($s) = @_; return $s->value("SELECT count(*) FROM accessreq.sync_run WHERE kind = 'cycle' AND finished IS NOT NULL AND error IS NULL") }
+
+# Two more cycles that end well.
+sub goes_on
+{
+	my ($s, $what) = @_;
+	my $before = cycles_of($s);
+
+	return ok(poll_until("cycles: $what", sub { cycles_of($s) >= $before + 2 }), $what)
+	  || diag($s->value('SELECT health, reason, worker FROM accessreq.sync_status'));
+}
+
+my %seen;
+my @open = grep { !$seen{$_}++ } map { $_->{accessRequestId} } grep { $_->{state} eq 'EXECUTING' && $_->{cancelable} && defined $_->{accessRequestId} } @{ $sandbox->dump };
+sub cancel { my ($more) = @_; return "SELECT accessreq.enqueue_cancel('" . shift(@open) . "', 'c', server => 'acme'" . ($more // '') . ')' }
+
+# Everything that writes a table or changes the tenant, or would.
+my $create = "SELECT accessreq.create('{\"requestedFor\": [\"p\"], \"requestedItems\": [{\"type\": \"ROLE\", \"id\": \"r\", \"comment\": \"c\"}]}', server => 'acme')";
+my @acts = ($create, "SELECT accessreq.cancel('x', 'c', server => 'acme')", "SELECT accessreq.cancel_many(ARRAY['x'], 'c', server => 'acme')",
+	"SELECT accessreq.close(ARRAY['x'], 'c', server => 'acme')", "SELECT accessreq.set_config('{}', server => 'acme')", "SELECT accessreq.merge_config('{\"autoApprovalEnabled\": true}', server => 'acme')",
+	"CALL accessreq.sync('acme')", "SELECT accessreq.refresh(ARRAY['$open[0]'], server => 'acme')",
+	"SELECT accessreq.enqueue_close(ARRAY['x'], 'c', server => 'acme')", "SELECT accessreq.enqueue_cancel('x', 'c', server => 'acme')",
+	"SELECT accessreq.start_sync('acme')", "SELECT accessreq.stop_sync('acme')", "SELECT accessreq.hold_actions('acme')", "SELECT accessreq.cancel_action(1)",
+	"SELECT accessreq.retry_action(1)", "SELECT accessreq.adopt('acme')", "SELECT accessreq.forget('acme')", "SELECT accessreq.rename_server('acme', 'b')");
+
+# All that we keep, in one word.
+my $tables = 'SELECT md5(' . join(' || ', map { "coalesce((SELECT string_agg(t::text, ',' ORDER BY t::text) FROM accessreq.$_ t), '')" } qw(request_status sync_job sync_run action state_change)) . ')';
+
+sub all_refused
+{
+	my ($s, $sqlstate, $what, @statements) = @_;
+	my $before = $s->value($tables);
+
+	$sandbox->forget;
+	is($s->run($_)->{sqlstate}, $sqlstate, "$what: $_") for @statements;
+	is(changes(), 0, "$what: nothing that changes the tenant leaves");
+	is($s->value($tables), $before, "$what: nothing is written");
+	return;
+}
+
+add_server($node, 'acme', $sandbox->url, options => { max_concurrency => 1 });
+value("CALL accessreq.sync('acme')");
+
+# ------------------------------------------------------------- single-user mode
+
+# Statements one by one; what it said, and whether it ended by itself.
+sub single
+{
+	my ($signal, @statements) = @_;
+	my $file = "$dir/single.sql";
+	my ($out, $err) = ('', '');
+
+	unlink $file;
+	append_to_file($file, join('', map { "$_\n" } @statements));
+	my $h = IPC::Run::start([ 'postgres', '--single', '-D', $node->data_dir, '-c', 'log_error_verbosity=verbose', 'postgres' ], '<', $file, '>', \$out, '2>', \$err, IPC::Run::timeout(PATIENCE));
+	if ($signal)
+	{
+		$sandbox->await(qr/access-request-status/);
+		$h->signal($signal);
+	}
+	my $ended = eval { $h->finish; 1 };
+	$h->kill_kill unless $ended;
+	return ($ended, $out, $err);
+}
+
+$admin->quit;
+$node->stop;
+$sandbox->forget;
+my $first = $open[0];
+my ($ended, $out, $err) = single(undef, "SELECT accessreq.count_status(server => 'acme')", 'SELECT state FROM accessreq.worker()', 'SELECT accessreq.start_worker()',
+	"CALL accessreq.sync('acme')", "SELECT accessreq.start_sync('acme', every => '1 second')", cancel(), 'CALL accessreq.wait_for_action(1)', 'SELECT accessreq.cancel_action(1)', 'CALL accessreq.wait_for_action(1)',
+	"SELECT accessreq.cancel('$first', 'c', server => 'acme')", "SELECT new_state AS became FROM accessreq.refresh(ARRAY['$first'], server => 'acme')", $create,
+	"SELECT detail FROM accessreq.check('acme') WHERE step = 'token'", 'SELECT count(*) AS here FROM accessreq.request_status');
+ok($ended, 'single-user mode: all of it ends');
+like($out, qr/count_status = "300"/, 'a read of the tenant works');
+like($out, qr/state = "not running: the server runs in single-user mode"/, 'worker() says why there is none');
+like($err, qr/ERROR:  55000: no worker is started: the server runs in single-user mode/, 'start_worker() is refused');
+like($out, qr/start_sync = ""/, 'start_sync() is for when the server is up');
+like($out, qr/enqueue_cancel = "1"/, 'so is what is enqueued');
+is(scalar(() = $err =~ /WARNING:  01000: no worker runs/g), 4, 'which it says');
+unlike($err, qr/start_worker\(\) starts one/, 'and does not name what cannot be');
+like($err, qr/ERROR:  55000: action 1 is queued, and no worker settles it: the server runs in single-user mode/, 'nobody waits in vain');
+like($out, qr/state = "cancelled"/, 'for what is settled there is no wait');
+like($out, qr/became = "CANCELLED"/, 'a cancel leaves, and refresh() stores');
+like($out, qr/create = "\(p,ROLE,r,\{\w+\}/, 'a create too');
+unlike($err, qr/PANIC|FATAL|TRAP/, 'and nothing is broken');
+is(scalar($sandbox->requests(qr/POST .*cancel/)), 1, 'the action was not sent');
+
+$sandbox->fault('hang', path => 'access-request-status', count => -1);
+($ended, $out, $err) = single(undef, "SET statement_timeout = '1s'", "SELECT accessreq.count_status(server => 'acme')", "CALL accessreq.sync('acme')", 'SELECT 77 AS afterwards');
+ok($ended, 'with a tenant that hangs');
+is(scalar(() = $err =~ /ERROR:  57014: canceling statement due to statement timeout/g), 2, 'statement_timeout ends a call');
+like($out, qr/afterwards = "77"/, 'and the session goes on');
+for my $signal (qw(INT TERM))
+{
+	$sandbox->forget;
+	($ended, $out, $err) = single($signal, "SELECT accessreq.count_status(server => 'acme')", 'SELECT 77 AS afterwards');
+	ok($ended, "SIG$signal ends a call");
+	like($err, $signal eq 'INT' ? qr/ERROR:  57014/ : qr/FATAL:  57P01/, 'as elsewhere');
+}
+$sandbox->no_faults;
+
+$node->stop('immediate');
+done_testing();
