@@ -121,5 +121,58 @@ for my $signal (qw(INT TERM))
 }
 $sandbox->no_faults;
 
+# --------------------------------------- a copy of the files, beside the original
+
+$node->start;
+$admin = new_session($node);
+goes_on($admin, 'what was begun in single-user mode goes on');
+value('SELECT accessreq.stop_worker()');
+my $action = value(cancel());
+value('UPDATE accessreq.sync_job SET next_attempt_at = now()');
+$admin->quit;
+$node->stop;
+$node->backup_fs_cold('cold');
+my $copy = PostgreSQL::Test::Cluster->new('copy');
+$copy->init_from_backup($node, 'cold');
+$copy->append_conf('postgresql.conf', "accessreq.enabled = off\n");
+$sandbox->forget;
+$copy->start;
+my $there = new_session($copy);
+is($there->value('SELECT state FROM accessreq.worker()'), 'not running: accessreq.enabled is off', 'a copy of the files with accessreq.enabled = off: no worker');
+sleep 1.5;
+is($there->run("SELECT accessreq.count_status(server => 'acme')")->{sqlstate}, '55000', 'no call');
+is(scalar($sandbox->requests), 0, 'from its first start on nothing leaves');
+
+# pulls do no harm but for the budget
+$there->quit;
+$copy->append_conf('postgresql.conf', "accessreq.enabled = on\naccessreq.deliver_actions = off\n");
+$copy->restart;
+$there = new_session($copy);
+goes_on($there, 'with deliver_actions = off it pulls');
+is($there->value("SELECT state FROM accessreq.action WHERE id = $action"), 'queued', 'and has not sent what is queued');
+is(changes(), 0, 'nothing that changes the tenant has left');
+
+# what is made of the copy to keep it
+$there->quit;
+$copy->append_conf('postgresql.conf', "accessreq.enabled = off\naccessreq.deliver_actions = on\n");
+$copy->restart;
+$copy->safe_psql('template1', 'CREATE DATABASE another TEMPLATE postgres');
+$copy->safe_psql('template1', 'DROP DATABASE postgres');
+$copy->append_conf('postgresql.conf', "accessreq.enabled = on\n");
+$sandbox->forget;
+$copy->restart;
+$there = new_session($copy, db => 'another');
+ok(poll_until('its worker', sub { $there->value('SELECT pid IS NOT NULL FROM accessreq.worker()') eq 't' }), 'another database, made of the one in the copy: a worker comes');
+is($there->value('SELECT health FROM accessreq.sync_status'), 'held', 'and holds the job');
+sleep 1;
+is($there->value("SELECT state FROM accessreq.action WHERE id = $action"), 'queued', 'and the queue');
+is(scalar($sandbox->requests), 0, 'it asks for nothing');
+$there->quit;
+$copy->stop;
+$node->start;
+$admin = new_session($node);
+ok(poll_until('the action', sub { value("SELECT state FROM accessreq.action WHERE id = $action") eq 'done' }), 'the original sends it');
+is(scalar($sandbox->requests(qr/POST .*cancel/)), 1, 'once');
+
 $node->stop('immediate');
 done_testing();
