@@ -75,9 +75,12 @@ accessreq_merge_config(PG_FUNCTION_ARGS)
 {
 	Jsonb	   *patch = session_object_arg(fcinfo, 0, "patch");
 	Session    *session = session_open(fcinfo, 1, CurTransactionContext);
-	Jsonb	   *base = DatumGetJsonbP(fetch_config(session));
+	Jsonb	   *base;
 	Datum		answer;
 
+	/* before it is read for nothing */
+	call_check_may_change(session->tenant, "replace the access request configuration");
+	base = DatumGetJsonbP(fetch_config(session));
 	answer = put_config(session, "merge_config", merge_config(base, patch, session->tenant));
 	session_close(session);
 	return answer;

@@ -409,9 +409,13 @@ run_batches(Batches *b, MakeBatch make, void *arg)
 {
 	const ApiError *error;
 	int			done = 0;
+	CallSpec	first;
 
 	if (b->nids == 0)
 		return;
+	/* where none of them may leave no token is asked for either */
+	make(&first, b, b->ids, Min(b->nids, b->per), arg);
+	call_check_may_change(b->session->tenant, first.what);
 	/* what a token would fail by is an error still, not a row */
 	error = call_fetch_token(b->session->calls, b->session->tenant, false);
 	if (error != NULL)

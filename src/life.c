@@ -157,6 +157,7 @@ accessreq_adopt(PG_FUNCTION_ARGS)
 	const char *origin;
 
 	PreventCommandDuringRecovery("accessreq.adopt()");
+	PreventCommandIfReadOnly("accessreq.adopt()");
 	SPI_connect();
 	owner = job_owner(server);
 	if (!owner.found)
@@ -190,6 +191,7 @@ accessreq_rename_server(PG_FUNCTION_ARGS)
 	JobOwner	taken;
 
 	PreventCommandDuringRecovery("accessreq.rename_server()");
+	PreventCommandIfReadOnly("accessreq.rename_server()");
 	SPI_connect();
 	owner = job_owner(from);
 	check_may(from, &owner);
@@ -233,6 +235,7 @@ accessreq_forget(PG_FUNCTION_ARGS)
 	JobOwner	owner;
 
 	PreventCommandDuringRecovery("accessreq.forget()");
+	PreventCommandIfReadOnly("accessreq.forget()");
 	session_begin_rows(fcinfo, columns, lengthof(columns));
 	SPI_connect();
 	owner = job_owner(server);

@@ -293,6 +293,7 @@ static int64
 action_arg(FunctionCallInfo fcinfo, const char *command)
 {
 	PreventCommandDuringRecovery(command);
+	PreventCommandIfReadOnly(command);
 	session_require_arg(fcinfo, 0, "id");
 	return PG_GETARG_INT64(0);
 }

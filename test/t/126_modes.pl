@@ -174,5 +174,26 @@ $admin = new_session($node);
 ok(poll_until('the action', sub { value("SELECT state FROM accessreq.action WHERE id = $action") eq 'done' }), 'the original sends it');
 is(scalar($sandbox->requests(qr/POST .*cancel/)), 1, 'once');
 
+# ------------------------------------------------- default_transaction_read_only
+
+value('SELECT accessreq.stop_worker()');
+my $queued = value(cancel());
+value("ALTER SYSTEM SET default_transaction_read_only = on; ALTER ROLE postgres SET default_transaction_read_only = on; ALTER DATABASE postgres SET default_transaction_read_only = on");
+$admin->quit;
+$node->restart;
+my $reader = new_session($node);
+$admin = new_session($node, setup => 'SET default_transaction_read_only = off');
+goes_on($reader, 'default_transaction_read_only: the worker pulls all the same');
+ok(poll_until('the action', sub { value("SELECT state FROM accessreq.action WHERE id = $queued") eq 'done' }), 'and sends');
+$reader->value('SELECT accessreq.stop_worker()');
+all_refused($reader, '25006', 'read only', @acts);
+is(scalar($sandbox->requests), 0, 'read only: nothing has left at all') or diag(map { "$_->{method} $_->{path}\n" } $sandbox->requests);
+is($reader->value("SELECT accessreq.count_status(server => 'acme')"), '301', 'read only: the tenant can be asked');
+is($reader->value("SELECT count(*) FROM accessreq.status(server => 'acme')"), '301', 'and read');
+is($reader->value("SELECT count(*) FROM accessreq.check('acme') WHERE NOT ok AND step <> 'worker'"), '0', 'and checked');
+is($reader->run("SET default_transaction_read_only = off; CALL accessreq.sync('acme')")->{sqlstate}, '', 'a session that says otherwise pulls');
+value('ALTER SYSTEM RESET default_transaction_read_only; ALTER ROLE postgres RESET default_transaction_read_only; ALTER DATABASE postgres RESET default_transaction_read_only');
+$_->quit for $reader, $admin;
+
 $node->stop('immediate');
 done_testing();
