@@ -175,6 +175,15 @@ look(List **starting, MemoryContext turn)
 	return wait_ms;
 }
 
+/* What the configuration says to sessions is not meant for us. */
+static void
+fix_settings(void)
+{
+	SetConfigOption("lock_timeout", "0", PGC_SUSET, PGC_S_OVERRIDE);
+	SetConfigOption("statement_timeout", "0", PGC_SUSET, PGC_S_OVERRIDE);
+	compat_no_transaction_timeout();
+}
+
 void
 accessreq_launcher_main(Datum arg)
 {
@@ -185,6 +194,7 @@ accessreq_launcher_main(Datum arg)
 	pqsignal(SIGHUP, SignalHandlerForConfigReload);
 	pqsignal(SIGTERM, die);
 	BackgroundWorkerUnblockSignals();
+	fix_settings();
 	BackgroundWorkerInitializeConnection(NULL, NULL, 0);
 	pgstat_report_appname(LAUNCHER_TYPE);
 	workers_launcher_starts();

@@ -169,10 +169,11 @@ start(Oid database)
 	BackgroundWorkerUnblockSignals();
 	if (mode_why_no_worker() != NULL || !workers_enter(database))
 		leave();
+	/* before there is a transaction, which connecting is too */
+	fix_settings();
 	BackgroundWorkerInitializeConnectionByOid(database, InvalidOid, 0);
 	before_shmem_exit(release_locks, (Datum) 0);
 	pqsignal(SIGINT, on_cancel);
-	fix_settings();
 	pgstat_report_appname(WORKER_TYPE);
 	if (!accessreq_enabled)
 	{

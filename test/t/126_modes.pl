@@ -195,5 +195,41 @@ is($reader->run("SET default_transaction_read_only = off; CALL accessreq.sync('a
 value('ALTER SYSTEM RESET default_transaction_read_only; ALTER ROLE postgres RESET default_transaction_read_only; ALTER DATABASE postgres RESET default_transaction_read_only');
 $_->quit for $reader, $admin;
 
+# --------------------------------------------- timeouts, set for the whole cluster
+
+my $has_transaction_timeout = $node->safe_psql('postgres', "SELECT count(*) FROM pg_settings WHERE name = 'transaction_timeout'");
+$node->append_conf('postgresql.conf', join("\n", map { "$_ = 50ms" } 'statement_timeout', 'lock_timeout', 'idle_in_transaction_session_timeout', 'idle_session_timeout',
+		$has_transaction_timeout ? 'transaction_timeout' : ()) . "\n");
+# and what a process has before it has read that of its database
+$node->append_conf('postgresql.conf', "transaction_timeout = 1ms\n") if $has_transaction_timeout;
+$ENV{PGOPTIONS} = join ' ', map { "-c $_=0" } 'statement_timeout', 'lock_timeout', 'idle_in_transaction_session_timeout', 'idle_session_timeout', $has_transaction_timeout ? 'transaction_timeout' : ();
+my $log = -s $node->logfile;
+$node->restart;
+$admin = new_session($node);
+value('ALTER DATABASE postgres SET statement_timeout = 1; ALTER ROLE postgres SET lock_timeout = 1');
+$sandbox->admin('POST', 'latency', { ms => 100 });
+goes_on($admin, 'with timeouts of 50 ms for all, and a tenant that is slower, the worker pulls');
+my $processes = "SELECT string_agg(pid::text, ' ' ORDER BY pid) FROM pg_stat_activity WHERE backend_type LIKE 'accessreq%'";
+my $pids = value($processes);
+$sandbox->admin('POST', 'add', { n => 1 });
+$queued = value(cancel());
+my $locker = new_session($node);
+$locker->value('BEGIN; LOCK TABLE accessreq.request_status IN SHARE MODE; LOCK TABLE pg_catalog.pg_database IN ACCESS EXCLUSIVE MODE');
+ok(poll_until("the $_ to wait for a lock", sub { $locker->value("SELECT count(*) FROM pg_locks l JOIN pg_stat_activity a USING (pid) WHERE NOT granted AND backend_type = 'accessreq $_'") > 0 }), "the $_ waits for a lock") for qw(worker launcher);
+sleep 0.3;
+$locker->value('COMMIT');
+$locker->quit;
+ok(poll_until('the action', sub { value("SELECT state FROM accessreq.action WHERE id = $queued") eq 'done' }), 'it sends');
+goes_on($admin, 'and goes on');
+is(value($processes), $pids, 'launcher and worker are the same processes');
+unlike(slurp_from($node->logfile, $log) =~ s/.*ready to accept connections//sr, qr/accessreq.* (exited with exit code|was terminated)/, 'none has died');
+$sandbox->admin('POST', 'latency', { ms => 0 });
+value('ALTER DATABASE postgres RESET statement_timeout; ALTER ROLE postgres RESET lock_timeout');
+$admin->quit;
+$node->append_conf('postgresql.conf', join("\n", map { "$_ = 0" } 'statement_timeout', 'lock_timeout', 'idle_in_transaction_session_timeout', 'idle_session_timeout',
+		$has_transaction_timeout ? 'transaction_timeout' : ()) . "\n");
+$node->restart;
+delete $ENV{PGOPTIONS};
+
 $node->stop('immediate');
 done_testing();
