@@ -71,6 +71,7 @@ OBJS = \
 	src/work.o \
 	src/worker.o \
 	src/verdict.o \
+	src/version.o \
 	src/workers.o \
 	src/writer.o
 

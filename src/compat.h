@@ -19,6 +19,7 @@
 
 #include "access/genam.h"
 #include "catalog/pg_database.h"
+#include "catalog/pg_extension.h"
 #include "catalog/pg_foreign_server.h"
 #include "foreign/foreign.h"
 #include "pgstat.h"
@@ -66,6 +67,16 @@ compat_owns_database(Oid database, Oid roleid)
 #endif
 }
 
+static inline bool
+compat_owns_extension(Oid extension, Oid roleid)
+{
+#if PG_VERSION_NUM >= 160000
+	return object_ownercheck(ExtensionRelationId, extension, roleid);
+#else
+	return pg_extension_ownercheck(extension, roleid);
+#endif
+}
+
 /* What an interrupted DROP DATABASE leaves behind; known since 15.4. */
 static inline bool
 compat_database_is_invalid(const FormData_pg_database *database)
@@ -77,7 +88,7 @@ compat_database_is_invalid(const FormData_pg_database *database)
 #endif
 }
 
-/* 17 has a timeout that ends the process. */
+/* 17 has a timeout that ends the process, in a transaction of ours too. */
 static inline void
 compat_no_transaction_timeout(void)
 {

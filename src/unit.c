@@ -16,11 +16,7 @@
  */
 #include "postgres.h"
 
-#include "access/genam.h"
-#include "access/htup_details.h"
-#include "access/table.h"
 #include "access/xact.h"
-#include "accessreq.h"
 #include "catalog/pg_extension.h"
 #include "commands/extension.h"
 #include "compat.h"
@@ -30,10 +26,8 @@
 #include "miscadmin.h"
 #include "storage/lmgr.h"
 #include "unit.h"
-#include "utils/builtins.h"
-#include "utils/fmgroids.h"
-#include "utils/rel.h"
 #include "utils/snapmgr.h"
+#include "version.h"
 #include "workers.h"
 
 static UnitGround ground = UNIT_OK;
@@ -105,31 +99,6 @@ unit_ms_until(TimestampTz when, TimestampTz now)
 	if (when <= now)
 		return 0;
 	return (long) Min((when - now) / 1000 + 1, INT_MAX);
-}
-
-static bool
-version_is_ours(Oid extension)
-{
-	Relation	rel = table_open(ExtensionRelationId, AccessShareLock);
-	ScanKeyData key;
-	SysScanDesc scan;
-	HeapTuple	tuple;
-	bool		ours = false;
-
-	ScanKeyInit(&key, Anum_pg_extension_oid, BTEqualStrategyNumber, F_OIDEQ,
-				ObjectIdGetDatum(extension));
-	scan = systable_beginscan(rel, ExtensionOidIndexId, true, NULL, 1, &key);
-	if (HeapTupleIsValid(tuple = systable_getnext(scan)))
-	{
-		bool		isnull;
-		Datum		version = heap_getattr(tuple, Anum_pg_extension_extversion,
-										   RelationGetDescr(rel), &isnull);
-
-		ours = !isnull && strcmp(TextDatumGetCString(version), ACCESSREQ_VERSION) == 0;
-	}
-	systable_endscan(scan);
-	table_close(rel, AccessShareLock);
-	return ours;
 }
 
 static UnitGround

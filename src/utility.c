@@ -9,7 +9,10 @@
  * well or not.
  *
  * Commands on the extension, and settings of a database, are told to the worker
- * or the launcher, who would see them at their next look only.
+ * or the launcher, who would see them at their next look only.  ALTER EXTENSION
+ * has to wait for who is about to write its tables, as DROP EXTENSION does by
+ * itself, and they for it: who has looked at its version must be able to go by
+ * that to the end of his transaction.
  *
  * A user mapping for PUBLIC draws a warning here, because the wrapper's validator
  * is not told whose the mapping is; and whoever drops a server whose rows stay is
@@ -19,6 +22,8 @@
  */
 #include "postgres.h"
 
+#include "access/xlog.h"
+#include "catalog/pg_extension.h"
 #include "commands/dbcommands.h"
 #include "commands/extension.h"
 #include "commands/defrem.h"
@@ -27,6 +32,7 @@
 #include "foreign/foreign.h"
 #include "job.h"
 #include "miscadmin.h"
+#include "storage/lmgr.h"
 #include "tcop/utility.h"
 #include "tenant.h"
 #include "utility.h"
@@ -130,6 +136,20 @@ concerned_database(Node *statement)
 		default:
 			return InvalidOid;
 	}
+}
+
+/* Whose command will be refused in a moment has nobody wait for it. */
+static void
+lock_altered_extension(Node *statement)
+{
+	Oid			extension;
+
+	if (nodeTag(statement) != T_AlterExtensionStmt || RecoveryInProgress() ||
+		strcmp(((AlterExtensionStmt *) statement)->extname, "accessreq") != 0)
+		return;
+	extension = get_extension_oid("accessreq", true);
+	if (OidIsValid(extension) && compat_owns_extension(extension, GetUserId()))
+		LockDatabaseObject(ExtensionRelationId, extension, 0, AccessExclusiveLock);
 }
 
 /* The server of ours on which a command makes a mapping for PUBLIC; palloc'd, or NULL. */
@@ -252,6 +272,7 @@ on_utility(PlannedStmt *pstmt, const char *query, bool read_only_tree,
 	char	   *public_server = server_open_to_all(pstmt->utilityStmt);
 	List	   *at_stake = servers_at_stake(pstmt->utilityStmt);
 
+	lock_altered_extension(pstmt->utilityStmt);
 	if (OidIsValid(database))
 		run_without_worker(database, pstmt, query, read_only_tree, context, params,
 						   environment, dest, qc);

@@ -468,7 +468,7 @@ entry_why_not(const WorkerEntry *entry, bool *starting)
 	if (entry->state == WORKER_STOPPED)
 		return pstrdup("stopped by accessreq.stop_worker()");
 	if (entry->state == WORKER_UNSUITED)
-		return pstrdup("the extension's version is not the library's: ALTER EXTENSION accessreq UPDATE");
+		return pstrdup("the extension's version is not the library's: ALTER EXTENSION accessreq UPDATE, or a restart where the library is the older one");
 	if (entry->leaver != 0)
 		return psprintf("process %d runs a command that wants the database for itself", entry->leaver);
 	if (entry->state == WORKER_DISABLED)

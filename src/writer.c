@@ -32,6 +32,7 @@
 
 #include "guard.h"
 #include "mode.h"
+#include "version.h"
 #include "writer.h"
 
 #define WRITER_SCHEMA "accessreq"
@@ -55,7 +56,7 @@ holds_extension(Oid extension)
  * DROP EXTENSION between two of our lookups would leave us with OIDs of tables
  * that are gone.  It wants this lock too, so it waits for our transaction,
  * which is a page long.  Looking for the extension is a scan, so that is done
- * once a transaction.
+ * once a transaction, and with it whether its tables are those that we know.
  *
  * Tables without an extension are the tests' of store.c; where there are not
  * even tables, writer_table() says so.
@@ -74,9 +75,10 @@ lock_extension(void)
 			return;
 		LockDatabaseObject(ExtensionRelationId, extension, 0, AccessShareLock);
 		if (get_extension_oid(EXTENSION_NAME, true) == extension)
-			return;
+			break;
 		UnlockDatabaseObject(ExtensionRelationId, extension, 0, AccessShareLock);
 	}
+	version_check(extension);
 }
 
 /*

@@ -31,8 +31,9 @@ extern Oid	writer_tables_owner(void);
 extern Oid	writer_schema(void);
 
 /*
- * OID of a table in it; raises 42P01 where it is gone.  Holds off DROP
- * EXTENSION to the end of the transaction.
+ * OID of a table in it; raises 42P01 where it is gone, 55000 where the extension
+ * is of another version than the library.  Holds off DROP EXTENSION to the end of
+ * the transaction.
  */
 extern Oid	writer_table(const char *name);
 

@@ -90,11 +90,11 @@ sub quote_sql
 
 # A running server with the extension in database postgres.  Options: preload
 # (default 1), conf (text), encoding (default UTF8), extension (default 1),
-# start (default 1).
+# start (default 1), install_path (as Cluster has it).
 sub accessreq_node
 {
 	my ($name, %o) = @_;
-	my $node = PostgreSQL::Test::Cluster->new($name);
+	my $node = PostgreSQL::Test::Cluster->new($name, $o{install_path} ? (install_path => $o{install_path}) : ());
 
 	$node->init(
 		allows_streaming => $o{streaming} ? 1 : 0,

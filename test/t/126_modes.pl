@@ -231,5 +231,90 @@ $node->append_conf('postgresql.conf', join("\n", map { "$_ = 0" } 'statement_tim
 $node->restart;
 delete $ENV{PGOPTIONS};
 
+# ------------------------------------------- an extension that is not the library's
+
+$admin = new_session($node);
+goes_on($admin, 'the library and its script');
+value("UPDATE pg_extension SET extversion = '1.1' WHERE extname = 'accessreq'");
+ok(poll_until('the worker to leave', sub { value('SELECT state FROM accessreq.worker()') =~ /not running: the extension's version is not the library's: ALTER EXTENSION/ }), 'a script that is newer: the worker leaves, and says why');
+all_refused($admin, '55000', 'another version', @acts);
+like($admin->run(cancel())->{err}, qr/extension "accessreq" has version 1.1 in this database, its library version 1.0.*HINT:.*ALTER EXTENSION accessreq UPDATE/s, 'which says what to do');
+is(value("SELECT count(*) FROM accessreq.status(server => 'acme')"), '302', 'another version: the tenant can be read');
+is(value('SELECT health, worker_pid IS NULL FROM accessreq.sync_status'), 'ok|t', 'and the views');
+like(value("SELECT string_agg(detail, ' ') FROM accessreq.check('acme') WHERE NOT ok"), qr/extension "accessreq" has version 1.1/, 'check() says so');
+$sandbox->forget;
+is($admin->run('SELECT accessreq.start_worker()')->{sqlstate}, '55000', 'no worker comes');
+is(scalar($sandbox->requests), 0, 'nor asks the tenant');
+value("UPDATE pg_extension SET extversion = '0.9' WHERE extname = 'accessreq'");
+is($admin->run(cancel())->{sqlstate}, '55000', 'a script that is older');
+value("UPDATE pg_extension SET extversion = '1.0' WHERE extname = 'accessreq'");
+is($admin->run("BEGIN; UPDATE pg_extension SET extversion = '1.1' WHERE extname = 'accessreq'")->{sqlstate}, '', 'one that is not committed');
+is($admin->run(cancel())->{sqlstate}, '55000', 'counts for its own transaction');
+value('ROLLBACK');
+value('SELECT accessreq.start_worker()');
+goes_on($admin, 'when they suit each other the worker goes on');
+
+# ---------------------------------------------- ALTER EXTENSION UPDATE, with pulls
+
+# PostgreSQL finds its folders from where its program is: so a copy of the programs
+# has a folder of extensions that is ours to write.  Returns where they are.
+sub own_installation
+{
+	my %of = map { chomp(my $path = `pg_config --$_`); $_ => $path } qw(bindir sharedir pkglibdir);
+	my @prefix = split m{/}, $of{bindir};
+	my ($inst, %to) = ("$dir/installation");
+
+	pop @prefix while grep { index($_, join('/', @prefix) . '/') != 0 } values %of;
+	$to{$_} = $inst . substr($of{$_}, length join('/', @prefix)) for keys %of;
+	File::Path::make_path("$to{sharedir}/extension", dirname($to{bindir}), dirname($to{pkglibdir}));
+	system_or_bail('cp', '-a', $of{bindir}, $to{bindir});
+	symlink $of{pkglibdir}, $to{pkglibdir} or die "symlink: $!";
+	for my $path (grep { $_ ne "$of{sharedir}/extension" } glob("$of{sharedir}/*"), glob("$of{sharedir}/extension/*"))
+	{
+		symlink $path, $to{sharedir} . substr($path, length $of{sharedir}) or die "symlink: $!";
+	}
+	append_to_file("$to{sharedir}/extension/accessreq--1.0--1.1.sql", "ALTER TABLE accessreq.sync_job ADD COLUMN news text;\n");
+	append_to_file("$to{sharedir}/extension/accessreq--1.1--1.0.sql", "ALTER TABLE accessreq.sync_job DROP COLUMN news;\n");
+	return dirname($to{bindir});
+}
+
+SKIP:
+{
+	my $slow = new_sandbox(rows => 1500);
+	my $updated = accessreq_node('updated', conf => $conf, install_path => own_installation());
+	my $u = new_session($updated);
+
+	skip 'the server does not find its folders from where its program is', 12
+	  if $u->value("SELECT count(*) FROM pg_available_extension_versions WHERE name = 'accessreq' AND version = '1.1'") eq '0';
+	add_server($updated, $_, $slow->url, options => { max_concurrency => 1 }) for qw(acme other);
+	$slow->admin('POST', 'latency', { ms => 400 });
+	$u->value("SELECT accessreq.start_sync('acme', every => '1 second')");
+	my $caller = new_session($updated);
+	$caller->send("CALL accessreq.sync('other')");
+	ok(poll_until('pages of both', sub { $u->value('SELECT count(DISTINCT server) FROM accessreq.request_status') == 2 }), 'a worker and a session pull');
+	my $holder = new_session($updated);
+	$holder->value("BEGIN; SELECT accessreq.enqueue_close(ARRAY['x'], 'c', not_before => now() + interval '1 day', server => 'other')");
+	$u->send("ALTER EXTENSION accessreq UPDATE TO '1.1'");
+	ok(poll_until('ALTER EXTENSION to wait', sub { $holder->value("SELECT count(*) FROM pg_locks WHERE NOT granted AND pid = " . $u->backend) == 1 }), 'ALTER EXTENSION UPDATE waits for a transaction that has written');
+	$holder->value('COMMIT');
+	is($u->finish->{sqlstate}, '', 'and for no longer');
+	my $r = $caller->finish;
+	is($r->{sqlstate}, '55000', 'the pull of the session ends');
+	like($r->{err}, qr/has version 1.1 in this database, its library version 1.0/, 'and says why');
+	ok(poll_until('the worker to leave', sub { $u->value('SELECT state FROM accessreq.worker()') =~ /not the library's/ }), 'the worker leaves');
+	$slow->forget;
+	my $was = $u->value($tables);
+	sleep 1.2;
+	is(scalar($slow->requests), 0, 'nothing leaves any more');
+	is($u->value($tables), $was, 'and nothing is written');
+	cmp_ok($u->value('SELECT count(*) FROM accessreq.request_status'), '<', 3000, 'in the middle of both');
+	$slow->admin('POST', 'latency', { ms => 0 });
+	is($u->run("ALTER EXTENSION accessreq UPDATE TO '1.0'")->{sqlstate}, '', 'back to what the library knows');
+	ok(poll_until('all rows', sub { $u->value("SELECT count(*) FROM accessreq.request_status WHERE server = 'acme'") == 1500 }), 'the worker comes by itself, and goes on');
+	is($u->run("CALL accessreq.sync('other')")->{sqlstate}, '', 'as does the session');
+	$_->quit for $u, $caller, $holder;
+	$updated->stop;
+	$slow->stop;
+}
 $node->stop('immediate');
 done_testing();
