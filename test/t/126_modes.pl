@@ -316,5 +316,57 @@ SKIP:
 	$updated->stop;
 	$slow->stop;
 }
+# ------------------------------------------------------- dumps and backups under load
+
+sub outcome { my ($s, $id) = @_; return $s->value("CALL accessreq.wait_for_action($id, '" . PATIENCE . " s')") }
+
+# Is what is numbered next new?
+sub numbered_on
+{
+	my ($s, $what) = @_;
+
+	for ([ 'sync_run', 'run_id' ], [ 'action', 'id' ])
+	{
+		my ($table, $id) = @$_;
+		is($s->value("SELECT last_value + is_called::integer > (SELECT coalesce(max($id), 0) FROM accessreq.$table) FROM accessreq.${table}_${id}_seq"), 't', "$what: $table is numbered on");
+	}
+	return;
+}
+
+# Its snapshot is taken before the tables are locked; what is written then is not
+# in the dump, and the sequences are read after it.
+value('CREATE TABLE locked (n integer)');
+$locker = new_session($node);
+$locker->value('BEGIN; LOCK TABLE locked IN ACCESS EXCLUSIVE MODE');
+my $dumping = IPC::Run::start([ 'pg_dump', '-Fc', '-f', "$dir/modes.dump", '-d', $node->connstr('postgres') ]);
+ok(poll_until('pg_dump', sub { $locker->value("SELECT count(*) FROM pg_locks WHERE NOT granted AND relation = 'locked'::regclass") > 0 }), 'pg_dump has its snapshot');
+my $later = "SELECT accessreq.enqueue_close(ARRAY['x'], 'c', not_before => now() + interval '1 day', server => 'acme')";
+my $dumped = value('SELECT count(*) FROM accessreq.action');
+value("$later FROM generate_series(1, 40)");
+goes_on($admin, 'the worker pulls meanwhile');
+my $run = value('SELECT max(run_id) FROM accessreq.sync_run');
+$locker->value('COMMIT; DROP TABLE locked');
+ok($dumping->finish, 'pg_dump ends');
+value('CREATE DATABASE restored');
+$node->command_ok([ 'pg_restore', '-d', $node->connstr('restored'), "$dir/modes.dump" ], 'pg_restore');
+my $restored = new_session($node, db => 'restored');
+is($restored->value('SELECT count(*) FROM accessreq.action'), $dumped, 'the restored copy has what was there before');
+numbered_on($restored, 'restored');
+cmp_ok($restored->value('SELECT max(run_id) FROM accessreq.sync_run'), '<', $run, 'of the pulls too');
+$restored->quit;
+value('DROP DATABASE restored WITH (FORCE)');
+
+my $writer = new_session($node);
+$writer->send("DO \$\$ BEGIN WHILE NOT EXISTS (SELECT FROM pg_tables WHERE tablename = 'enough') LOOP PERFORM accessreq.enqueue_close(ARRAY['x'], 'c', not_before => now() + interval '1 day', server => 'acme'); COMMIT; PERFORM pg_sleep(0.01); END LOOP; END \$\$");
+my $ids = value('SELECT max(id) FROM accessreq.action');
+ok(poll_until('more actions', sub { value('SELECT max(id) FROM accessreq.action') > $ids }), 'actions are enqueued');
+$node->backup('base');
+$ids = value('SELECT max(id) FROM accessreq.action');
+ok(poll_until('more actions', sub { value('SELECT max(id) FROM accessreq.action') > $ids }), 'all the while that pg_basebackup runs');
+value('CREATE TABLE enough ()');
+is($writer->finish->{sqlstate}, '', 'without an error');
+$writer->quit;
+value('DROP TABLE enough');
+
 $node->stop('immediate');
 done_testing();
