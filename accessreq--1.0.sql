@@ -891,7 +891,10 @@ SELECT j.server, coalesce(r.rolname::pg_catalog.text, j.owner) AS owner, j.enabl
 		WHEN NOT j.enabled AND j.first_enabled_at IS NULL THEN 'accessreq.start_sync() was never called'
 		WHEN NOT j.enabled THEN 'stopped by accessreq.stop_sync()'
 		WHEN j.last_error IS NOT NULL OR j.scan_error IS NOT NULL THEN coalesce(j.last_error, j.scan_error)
-		WHEN j.lag OPERATOR(pg_catalog.>) j.allowed AND w.pid IS NULL AND NOT pg_catalog.pg_is_in_recovery() THEN w.state
+		WHEN j.lag OPERATOR(pg_catalog.>) j.allowed AND w.pid IS NULL
+			-- on a standby the worker that matters runs elsewhere, unless nothing comes from there
+			AND CASE WHEN pg_catalog.pg_is_in_recovery() THEN pg_catalog.pg_is_wal_replay_paused() ELSE true END
+			THEN w.state
 		WHEN j.lag OPERATOR(pg_catalog.>) j.allowed AND j.last_scan_at IS NOT NULL THEN 'the last pull that ended well is too long ago'
 		WHEN j.last_scan_at IS NULL THEN 'the first full scan has not ended'
 		WHEN EXISTS (SELECT FROM accessreq.quarantined_item q WHERE q.server OPERATOR(pg_catalog.=) j.server)

@@ -19,6 +19,7 @@
 
 #include "access/xact.h"
 #include "access/xlog.h"
+#include "access/xlogrecovery.h"
 #include "accessreq.h"
 #include "catalog/pg_extension.h"
 #include "commands/extension.h"
@@ -493,7 +494,9 @@ workers_why_not(bool *starting)
 	if (mode_why_no_worker() != NULL)
 		return pstrdup(mode_why_no_worker());
 	if (RecoveryInProgress())
-		return pstrdup("this server is a standby");
+		return pstrdup(GetRecoveryPauseState() == RECOVERY_NOT_PAUSED ?
+					   "this server is a standby" :
+					   "this server is in recovery, which is paused: pg_wal_replay_resume() goes on with it");
 	if (!accessreq_enabled)
 		return pstrdup("accessreq.enabled is off");
 	if (shared == NULL)

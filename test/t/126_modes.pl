@@ -368,5 +368,37 @@ is($writer->finish->{sqlstate}, '', 'without an error');
 $writer->quit;
 value('DROP TABLE enough');
 
+# ----------------------------------------------------------- recovery that pauses
+
+value('SELECT accessreq.stop_worker()');
+my %sent = (create => value("SELECT accessreq.enqueue_create(b, server => 'acme') FROM accessreq.grant_request(ARRAY['person'], 'ROLE', 'role', 'c') b"), cancel => value(cancel()));
+my $scheduled = value(cancel(", not_before => now() + interval '1 day'"));
+value("UPDATE accessreq.sync_job SET last_success_at = now() - interval '10 minutes'; SELECT pg_create_restore_point('here'); SELECT pg_switch_wal()");
+value('SELECT accessreq.start_worker()');
+is(outcome($admin, $sent{$_}), 'done', "the original sends the $_") for sort keys %sent;
+value('SELECT accessreq.stop_worker()');
+my $paused = PostgreSQL::Test::Cluster->new('paused');
+$paused->init_from_backup($node, 'base');
+$paused->append_conf('postgresql.conf', "restore_command = 'cp \"" . $node->data_dir . "/pg_wal/%f\" \"%p\"'\nrecovery_target_name = 'here'\nrecovery_target_action = 'pause'\n");
+$paused->set_recovery_mode;
+$sandbox->forget;
+$paused->start;
+my $p = new_session($paused);
+ok(poll_until('the pause', sub { $p->value('SELECT pg_is_in_recovery() AND pg_is_wal_replay_paused()') eq 't' && $p->value("SELECT count(*) FROM accessreq.action WHERE id = $scheduled") eq '1' }), 'recovery pauses at its target');
+my $why = 'not running: this server is in recovery, which is paused: pg_wal_replay_resume() goes on with it';
+is($p->value('SELECT state FROM accessreq.worker()'), $why, 'worker() says so');
+is($p->value('SELECT health, reason, worker FROM accessreq.sync_status'), "late|$why|$why", 'and sync_status');
+all_refused($p, '25006', 'paused', @acts);
+is(scalar($sandbox->requests), 0, 'paused: nothing leaves');
+numbered_on($p, 'the base backup');
+$p->value('SELECT pg_wal_replay_resume()');
+ok(poll_until('the end of recovery', sub { $p->value('SELECT pg_is_in_recovery()') eq 'f' }), 'resumed');
+is(outcome($p, $sent{$_}), 'done', "what was due is looked for: the $_ is done") for sort keys %sent;
+is($p->value("SELECT state FROM accessreq.action WHERE id = $scheduled"), 'queued', 'what was not stays queued');
+is(changes(), 0, 'and nothing is sent a second time');
+goes_on($p, 'it pulls');
+$p->quit;
+$paused->stop('immediate');
+
 $node->stop('immediate');
 done_testing();
