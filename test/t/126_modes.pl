@@ -400,5 +400,47 @@ goes_on($p, 'it pulls');
 $p->quit;
 $paused->stop('immediate');
 
+# -------------------------------------- a standby that is promoted in the middle
+
+my $standby = PostgreSQL::Test::Cluster->new('standby');
+$standby->init_from_backup($node, 'base', has_streaming => 1);
+$standby->start;
+my $asked = $open[0];
+my $waited = value(cancel());
+value("SELECT accessreq.cancel('$asked', 'c', server => 'acme')");
+$node->wait_for_catchup($standby);
+my %on = map { $_ => new_session($standby) } qw(refused old reads waits);
+my $pulls = new_session($node);
+is($on{refused}->run("CALL accessreq.sync('acme')")->{sqlstate}, '25006', 'a standby refuses to pull');
+my $had = $on{old}->value('BEGIN; SELECT count(*) FROM accessreq.request_status');
+$sandbox->fault('hang', path => 'access-request-status', count => -1);
+$sandbox->forget;
+$on{reads}->send("SELECT count(*) FROM accessreq.status(server => 'acme')");
+$sandbox->await(qr/access-request-status/);
+$pulls->send("CALL accessreq.sync('acme', full_scan => true)");
+$sandbox->await(qr/access-request-status/, 2);
+$on{waits}->send("CALL accessreq.wait_for_action($waited)");
+ok(poll_until('it to wait', sub { $on{waits}->said =~ /this server is a standby/ }), 'a session waits for an action there, and is told that no worker runs');
+$sandbox->forget;
+$standby->promote;
+is($on{old}->run(cancel())->{sqlstate}, '25006', 'a transaction from before the promotion writes nothing');
+$on{old}->run('ROLLBACK');
+is($on{old}->value($later) > 0, 1, 'the next one does');
+is(changes(), 0, 'nothing has left yet');
+$sandbox->no_faults;
+my $r = $on{reads}->finish;
+is($r->{sqlstate}, '', 'a read that was under way ends') or diag($r->{err});
+cmp_ok($r->{out}, '>=', $had, 'with all rows');
+is($on{refused}->run("CALL accessreq.sync('acme')")->{sqlstate}, '', 'who was refused may pull now');
+is($on{waits}->finish->{out}, 'done', 'who waited for an action hears of it');
+is(changes(), 0, 'which is not sent: a look has shown that it was carried out');
+goes_on($on{old}, 'the worker of the new primary goes on');
+is($pulls->finish->{sqlstate}, '', 'the old one ends its pull, which it does not know to be vain');
+is(value('SELECT count(*) FROM accessreq.sync_run WHERE finished IS NULL'), '0', 'and nothing of it is left');
+is(value("SELECT state FROM accessreq.action WHERE id = $waited"), 'queued', 'the old one would send its queue as well: it is to be shut down first');
+value("SELECT accessreq.cancel_action($waited)");
+$_->quit for values %on, $pulls;
+$standby->stop('immediate');
+
 $node->stop('immediate');
 done_testing();
