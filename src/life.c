@@ -142,6 +142,28 @@ adopt_job(const char *server, const JobOwner *owner)
 }
 
 /*
+ * Rows come without their sequence where they are replicated or copied one by
+ * one: what is numbered from now on must not bear the number of one of them.
+ */
+static void
+go_on_numbering(void)
+{
+	static const char *const numbered[][3] = {
+		{"sync_run", "run_id", "sync_run_run_id_seq"},
+		{"action", "id", "action_id_seq"},
+	};
+	WriterState writer;
+
+	writer_enter(&writer);
+	for (int i = 0; i < lengthof(numbered); i++)
+		statement_check(SPI_execute(psprintf("SELECT pg_catalog.setval('accessreq.%3$s', m.most)"
+											 " FROM (SELECT max(%2$s) AS most FROM accessreq.%1$s) m"
+											 " WHERE m.most >= (SELECT last_value + is_called::integer FROM accessreq.%3$s)",
+											 numbered[i][0], numbered[i][1], numbered[i][2]), false, 0));
+	writer_leave(&writer);
+}
+
+/*
  * adopt(server name): this database is from now on the one that pulls for the
  * server and sends what changes its tenant.  The job and its actions are the
  * roles' that bear their owners' names here; where there is none the job becomes
@@ -172,6 +194,7 @@ accessreq_adopt(PG_FUNCTION_ARGS)
 		action_after_recovery(server);
 	adopt_job(server, &owner);
 	action_adopt(server);
+	go_on_numbering();
 	SPI_finish();
 	workers_wake_at_commit(MyDatabaseId);
 	PG_RETURN_VOID();

@@ -442,5 +442,34 @@ value("SELECT accessreq.cancel_action($waited)");
 $_->quit for values %on, $pulls;
 $standby->stop('immediate');
 
+# ----------------------------------------------------------- logical replication
+
+my $elsewhere = new_sandbox(rows => 10);
+my $subscriber = accessreq_node('subscriber', conf => $conf);
+my $s = new_session($subscriber);
+add_server($subscriber, 'acme', $elsewhere->url);
+$s->value('CREATE TABLE fired (n integer); CREATE FUNCTION fire() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN INSERT INTO public.fired VALUES (1); RETURN NULL; END $$; CREATE TRIGGER t AFTER INSERT OR UPDATE ON accessreq.request_status FOR EACH ROW EXECUTE FUNCTION fire()');
+value('SELECT accessreq.start_worker(); CREATE PUBLICATION all_tables FOR ALL TABLES; CREATE TABLE fired (n integer)');
+$s->value("CREATE SUBSCRIPTION copy CONNECTION " . quote_sql($node->connstr('postgres')) . " PUBLICATION all_tables");
+my $copied = 'SELECT count(*) FROM accessreq.request_status';
+ok(poll_until('the tables', sub { $s->value("SELECT count(*) FROM pg_subscription_rel WHERE srsubstate <> 'r'") eq '0' }), 'a subscriber of all tables');
+$sandbox->admin('POST', 'add', { n => 2 });
+$queued = value(cancel());
+ok(poll_until('rows and action', sub { $s->value("SELECT state FROM accessreq.action WHERE id = $queued") eq 'done' && $s->value($copied) eq value($copied) }), 'has what the publisher pulls and sends');
+goes_on($admin, 'the publisher goes on');
+goes_on($s, 'which the subscriber sees');
+is($s->value('SELECT health, worker_pid IS NOT NULL FROM accessreq.sync_status'), 'held|t', 'its own worker holds the job');
+is($s->run(cancel())->{sqlstate}, '55000', 'nothing can be enqueued there');
+is($s->run("CALL accessreq.sync('acme')")->{sqlstate}, '55000', 'nor pulled');
+is($s->run("SELECT accessreq.start_sync('acme')")->{sqlstate}, '55000', 'nor started');
+is($s->value('SELECT count(*) FROM fired'), '0', 'its triggers do not fire');
+is(scalar(grep { $_->{path} !~ /oauth/ } $elsewhere->requests), 0, 'nothing has left but for a token, of the session');
+$s->value('ALTER SUBSCRIPTION copy DISABLE; ALTER SUBSCRIPTION copy SET (slot_name = NONE); DROP SUBSCRIPTION copy');
+$s->value("SELECT accessreq.hold_actions('acme'); UPDATE accessreq.sync_job SET enabled = false; SELECT accessreq.adopt('acme')");
+numbered_on($s, 'adopted');
+cmp_ok($s->value($later), '>', $queued, 'adopted, it can be enqueued');
+is($s->run("CALL accessreq.sync('acme')")->{sqlstate}, '', 'and pulled');
+$_->quit for $s, $admin;
+$subscriber->stop('immediate');
 $node->stop('immediate');
 done_testing();
