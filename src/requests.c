@@ -134,6 +134,7 @@ requests_refresh(const Tenant *tenant, const char *tenant_name, CallSet *calls, 
 	requests_read(tenant, calls, ids, nids, keep_page, &pages);
 	/* nothing of the database is held before the last answer is there */
 	store_lock_page(tenant->serverid);
+	job_check_origin(tenant->server);
 	(void) job_check_tenant(tenant, tenant->server, tenant_name);
 	job_check_left_behind(tenant, tenant_name);
 	keep_raw = job_keep_raw(tenant->server);

@@ -163,6 +163,8 @@ open_pull(FunctionCallInfo fcinfo, MemoryContext cxt)
 {
 	Session    *session = session_open(fcinfo, 0, cxt);
 
+	/* before a token is asked for */
+	job_check_origin(session->tenant->server);
 	/* from here on nothing is held while we wait, but the pull's lock */
 	SPI_commit();
 	while (lock_pull(session->tenant))
