@@ -197,23 +197,30 @@ $_->quit for $reader, $admin;
 
 # --------------------------------------------- timeouts, set for the whole cluster
 
-my $has_transaction_timeout = $node->safe_psql('postgres', "SELECT count(*) FROM pg_settings WHERE name = 'transaction_timeout'");
-$node->append_conf('postgresql.conf', join("\n", map { "$_ = 50ms" } 'statement_timeout', 'lock_timeout', 'idle_in_transaction_session_timeout', 'idle_session_timeout',
-		$has_transaction_timeout ? 'transaction_timeout' : ()) . "\n");
-# and what a process has before it has read that of its database
-$node->append_conf('postgresql.conf', "transaction_timeout = 1ms\n") if $has_transaction_timeout;
-$ENV{PGOPTIONS} = join ' ', map { "-c $_=0" } 'statement_timeout', 'lock_timeout', 'idle_in_transaction_session_timeout', 'idle_session_timeout', $has_transaction_timeout ? 'transaction_timeout' : ();
+my @timeouts = ('statement_timeout', 'lock_timeout', 'idle_in_transaction_session_timeout', 'idle_session_timeout');
+# 17 has one that ends a process while it connects: a session of ours too
+my $in_transaction = $node->safe_psql('postgres', "SELECT count(*) FROM pg_settings WHERE name = 'transaction_timeout'") ? 'transaction_timeout' : undef;
+$node->append_conf('postgresql.conf', join('', map { "$_ = 50ms\n" } @timeouts));
+$ENV{PGOPTIONS} = join ' ', map { "-c $_=0" } @timeouts, $in_transaction // ();
 my $log = -s $node->logfile;
 $node->restart;
 $admin = new_session($node);
+my $locker = new_session($node);
 value('ALTER DATABASE postgres SET statement_timeout = 1; ALTER ROLE postgres SET lock_timeout = 1');
+if ($in_transaction)
+{
+	value('SELECT accessreq.stop_worker()');
+	$node->append_conf('postgresql.conf', "$in_transaction = 1ms\n");
+	$node->reload;
+	sleep 0.5;
+	value('SELECT accessreq.start_worker()');
+}
 $sandbox->admin('POST', 'latency', { ms => 100 });
 goes_on($admin, 'with timeouts of 50 ms for all, and a tenant that is slower, the worker pulls');
 my $processes = "SELECT string_agg(pid::text, ' ' ORDER BY pid) FROM pg_stat_activity WHERE backend_type LIKE 'accessreq%'";
 my $pids = value($processes);
 $sandbox->admin('POST', 'add', { n => 1 });
 $queued = value(cancel());
-my $locker = new_session($node);
 $locker->value('BEGIN; LOCK TABLE accessreq.request_status IN SHARE MODE; LOCK TABLE pg_catalog.pg_database IN ACCESS EXCLUSIVE MODE');
 ok(poll_until("the $_ to wait for a lock", sub { $locker->value("SELECT count(*) FROM pg_locks l JOIN pg_stat_activity a USING (pid) WHERE NOT granted AND backend_type = 'accessreq $_'") > 0 }), "the $_ waits for a lock") for qw(worker launcher);
 sleep 0.3;
@@ -226,8 +233,7 @@ unlike(slurp_from($node->logfile, $log) =~ s/.*ready to accept connections//sr, 
 $sandbox->admin('POST', 'latency', { ms => 0 });
 value('ALTER DATABASE postgres RESET statement_timeout; ALTER ROLE postgres RESET lock_timeout');
 $admin->quit;
-$node->append_conf('postgresql.conf', join("\n", map { "$_ = 0" } 'statement_timeout', 'lock_timeout', 'idle_in_transaction_session_timeout', 'idle_session_timeout',
-		$has_transaction_timeout ? 'transaction_timeout' : ()) . "\n");
+$node->append_conf('postgresql.conf', join('', map { "$_ = 0\n" } @timeouts, $in_transaction // ()));
 $node->restart;
 delete $ENV{PGOPTIONS};
 
