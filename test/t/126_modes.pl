@@ -456,6 +456,7 @@ my $s = new_session($subscriber);
 add_server($subscriber, 'acme', $elsewhere->url);
 $s->value('CREATE TABLE fired (n integer); CREATE FUNCTION fire() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN INSERT INTO public.fired VALUES (1); RETURN NULL; END $$; CREATE TRIGGER t AFTER INSERT OR UPDATE ON accessreq.request_status FOR EACH ROW EXECUTE FUNCTION fire()');
 value('SELECT accessreq.start_worker(); CREATE PUBLICATION all_tables FOR ALL TABLES; CREATE TABLE fired (n integer)');
+value((grep { /CREATE PUBLICATION/ } document_blocks('doc/operations.md', 'sql'))[0]);
 $s->value("CREATE SUBSCRIPTION copy CONNECTION " . quote_sql($node->connstr('postgres')) . " PUBLICATION all_tables");
 my $copied = 'SELECT count(*) FROM accessreq.request_status';
 ok(poll_until('the tables', sub { $s->value("SELECT count(*) FROM pg_subscription_rel WHERE srsubstate <> 'r'") eq '0' }), 'a subscriber of all tables');
