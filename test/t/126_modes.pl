@@ -279,21 +279,25 @@ sub own_installation
 	{
 		symlink $path, $to{sharedir} . substr($path, length $of{sharedir}) or die "symlink: $!";
 	}
-	append_to_file("$to{sharedir}/extension/accessreq--1.0--1.1.sql", "ALTER TABLE accessreq.sync_job ADD COLUMN news text;\n");
+	append_to_file("$to{sharedir}/extension/accessreq--1.0--1.1.sql", "ALTER TABLE accessreq.sync_job ADD COLUMN news text;\n-- a script may use what is there\nSELECT accessreq.release_actions('acme');\n");
 	append_to_file("$to{sharedir}/extension/accessreq--1.1--1.0.sql", "ALTER TABLE accessreq.sync_job DROP COLUMN news;\n");
 	return dirname($to{bindir});
 }
 
 SKIP:
 {
-	my $slow = new_sandbox(rows => 1500);
+	my %box = map { $_ => new_sandbox(rows => 1500) } qw(acme other);
 	my $updated = accessreq_node('updated', conf => $conf, install_path => own_installation());
 	my $u = new_session($updated);
 
 	skip 'the server does not find its folders from where its program is', 12
 	  if $u->value("SELECT count(*) FROM pg_available_extension_versions WHERE name = 'accessreq' AND version = '1.1'") eq '0';
-	add_server($updated, $_, $slow->url, options => { max_concurrency => 1 }) for qw(acme other);
-	$slow->admin('POST', 'latency', { ms => 400 });
+	for (qw(acme other))
+	{
+		add_server($updated, $_, $box{$_}->url, options => { max_concurrency => 1 });
+		# in the middle
+		$box{$_}->fault('hang', path => 'access-request-status', skip => 5, count => -1);
+	}
 	$u->value("SELECT accessreq.start_sync('acme', every => '1 second')");
 	my $caller = new_session($updated);
 	$caller->send("CALL accessreq.sync('other')");
@@ -304,23 +308,24 @@ SKIP:
 	ok(poll_until('ALTER EXTENSION to wait', sub { $holder->value("SELECT count(*) FROM pg_locks WHERE NOT granted AND pid = " . $u->backend) == 1 }), 'ALTER EXTENSION UPDATE waits for a transaction that has written');
 	$holder->value('COMMIT');
 	is($u->finish->{sqlstate}, '', 'and for no longer');
+	$box{other}->no_faults;
 	my $r = $caller->finish;
 	is($r->{sqlstate}, '55000', 'the pull of the session ends');
 	like($r->{err}, qr/has version 1.1 in this database, its library version 1.0/, 'and says why');
 	ok(poll_until('the worker to leave', sub { $u->value('SELECT state FROM accessreq.worker()') =~ /not the library's/ }), 'the worker leaves');
-	$slow->forget;
+	$_->forget for values %box;
 	my $was = $u->value($tables);
 	sleep 1.2;
-	is(scalar($slow->requests), 0, 'nothing leaves any more');
+	is(scalar(map { $_->requests } values %box), 0, 'nothing leaves any more');
 	is($u->value($tables), $was, 'and nothing is written');
 	cmp_ok($u->value('SELECT count(*) FROM accessreq.request_status'), '<', 3000, 'in the middle of both');
-	$slow->admin('POST', 'latency', { ms => 0 });
+	$box{acme}->no_faults;
 	is($u->run("ALTER EXTENSION accessreq UPDATE TO '1.0'")->{sqlstate}, '', 'back to what the library knows');
 	ok(poll_until('all rows', sub { $u->value("SELECT count(*) FROM accessreq.request_status WHERE server = 'acme'") == 1500 }), 'the worker comes by itself, and goes on');
 	is($u->run("CALL accessreq.sync('other')")->{sqlstate}, '', 'as does the session');
 	$_->quit for $u, $caller, $holder;
 	$updated->stop;
-	$slow->stop;
+	$_->stop for values %box;
 }
 # ------------------------------------------------------- dumps and backups under load
 
