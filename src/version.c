@@ -55,23 +55,28 @@ bool
 version_is_ours(Oid extension)
 {
 	char	   *version = read_version(extension);
+	bool		ours = version != NULL && strcmp(version, ACCESSREQ_VERSION) == 0;
 
-	return version != NULL && strcmp(version, ACCESSREQ_VERSION) == 0;
+	if (version != NULL)
+		pfree(version);
+	return ours;
 }
 
-void
+bool
 version_check(Oid extension)
 {
 	char	   *version = read_version(extension);
 
-	if (version == NULL || strcmp(version, ACCESSREQ_VERSION) == 0)
-		return;
-	/* its versions are gone through one by one */
-	if (creating_extension && CurrentExtensionObject == extension)
-		return;
-	ereport(ERROR,
-			(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
-			 errmsg("extension \"accessreq\" has version %s in this database, its library version %s",
-					version, ACCESSREQ_VERSION),
-			 errhint("Run ALTER EXTENSION accessreq UPDATE; where the library is the older one, restart the server.")));
+	if (version == NULL)
+		return false;
+	/* the versions in between are gone through one by one, by their scripts */
+	if (strcmp(version, ACCESSREQ_VERSION) != 0 &&
+		!(creating_extension && CurrentExtensionObject == extension))
+		ereport(ERROR,
+				(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
+				 errmsg("extension \"accessreq\" has version %s in this database, its library version %s",
+						version, ACCESSREQ_VERSION),
+				 errhint("Run ALTER EXTENSION accessreq UPDATE; where the library is the older one, restart the server.")));
+	pfree(version);
+	return true;
 }

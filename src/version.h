@@ -12,7 +12,10 @@
 
 extern bool version_is_ours(Oid extension);
 
-/* Raises 55000 where it is not, but in a script that makes it so. */
-extern void version_check(Oid extension);
+/*
+ * Raises 55000 where it is not, but in a script that makes it so.  False where
+ * there is no such extension (any more).
+ */
+extern bool version_check(Oid extension);
 
 #endif							/* ACCESSREQ_VERSION_H */

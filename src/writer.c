@@ -74,11 +74,11 @@ lock_extension(void)
 		if (!OidIsValid(extension))
 			return;
 		LockDatabaseObject(ExtensionRelationId, extension, 0, AccessShareLock);
-		if (get_extension_oid(EXTENSION_NAME, true) == extension)
-			break;
+		/* an extension is never renamed */
+		if (version_check(extension))
+			return;
 		UnlockDatabaseObject(ExtensionRelationId, extension, 0, AccessShareLock);
 	}
-	version_check(extension);
 }
 
 /*
