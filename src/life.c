@@ -128,7 +128,7 @@ adopt_job(const char *server, const JobOwner *owner)
 	/* its interrupted scan is the owner's as well */
 	statement_check(SPI_execute_with_args("UPDATE accessreq.sync_run r SET owner_oid = $5"
 										  " FROM accessreq.sync_job j WHERE j.server = $1 AND r.server = $1"
-										  " AND j.origin <> $2 AND r.owner = j.owner AND j.owner = $4 AND $3 IS NOT NULL",
+										  " AND j.origin <> $2 AND r.owner = j.owner AND j.owner = $4",
 										  5, types, values, NULL, false, 0));
 	statement_check(SPI_execute_with_args("UPDATE accessreq.sync_job j SET"
 										  " server_oid = (SELECT f.oid FROM pg_catalog.pg_foreign_server f WHERE f.srvname = $1::name),"

@@ -36,6 +36,7 @@
 #include "tcop/utility.h"
 #include "tenant.h"
 #include "utility.h"
+#include "version.h"
 #include "workers.h"
 
 static ProcessUtility_hook_type previous_hook = NULL;
@@ -202,11 +203,19 @@ may_drop_servers(Node *statement)
 		((DropStmt *) statement)->removeType == OBJECT_FDW;
 }
 
-/* The servers that a command may drop, by themselves or with what they are of. */
+/*
+ * The servers that a command may drop, by themselves or with what they are of.  No
+ * command fails for tables that are not this library's.
+ */
 static List *
 servers_at_stake(Node *statement)
 {
-	if (!may_drop_servers(statement) || !OidIsValid(here_if_extended()))
+	Oid			extension;
+
+	if (!may_drop_servers(statement))
+		return NIL;
+	extension = get_extension_oid("accessreq", true);
+	if (!OidIsValid(extension) || !version_is_ours(extension))
 		return NIL;
 	return pulled_servers();
 }
