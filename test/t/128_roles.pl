@@ -97,6 +97,8 @@ is($alice->value("SELECT accessreq.release_actions('other')"), '1', 'but for the
 is($alice->value('SELECT count(*) FROM accessreq.action'), '5', 'where names were exchanged each sees its own');
 is($other->value('SELECT count(*) FROM accessreq.action'), '1', 'and no more');
 
+ok(poll_until('the names', sub { value("SELECT (SELECT count(*) FROM accessreq.action a JOIN pg_roles r ON r.oid = a.owner_oid WHERE r.rolname <> a.owner) + (SELECT count(*) FROM accessreq.sync_job j JOIN pg_roles r ON r.oid = j.owner_oid WHERE r.rolname <> j.owner)") eq '0' }), 'the worker has brought the names up to date');
+
 # -------------------------------------------------------------------- it is gone
 
 my $lost = $other->value("SELECT accessreq.enqueue_cancel('" . shift(@open) . "', 'c', not_before => now() + interval '1 day', server => 'acme')");
@@ -110,7 +112,6 @@ is(sqlstate($admin, "SELECT accessreq.retry_action($lost)"), '42704', 'and nobod
 # ------------------------------------------------------- a restore elsewhere
 
 # two roles that had the same name one after the other, which nobody has told the rows
-ok(poll_until('the names', sub { value("SELECT (SELECT count(*) FROM accessreq.action a JOIN pg_roles r ON r.oid = a.owner_oid WHERE r.rolname <> a.owner) + (SELECT count(*) FROM accessreq.sync_job j JOIN pg_roles r ON r.oid = j.owner_oid WHERE r.rolname <> j.owner)") eq '0' }), 'the worker has brought the names up to date');
 value('SELECT accessreq.stop_worker()');
 $alice->value("SELECT accessreq.hold_actions('acme')");
 my $second = $alice->value("SELECT accessreq.enqueue_cancel('" . shift(@open) . "', 'c', dedupe_key => 'second', server => 'acme')");
