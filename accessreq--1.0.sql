@@ -423,6 +423,7 @@ CREATE TABLE accessreq.sync_job (
 	first_enabled_at			timestamptz,
 	failures					integer NOT NULL DEFAULT 0,
 	scan_failures				integer NOT NULL DEFAULT 0,
+	rows_short					bigint NOT NULL DEFAULT 0,
 	scan_error					text,
 	last_success_at				timestamptz,
 	next_attempt_at				timestamptz,
@@ -456,6 +457,7 @@ COMMENT ON COLUMN accessreq.sync_job.created_watermark IS 'up to which created n
 COMMENT ON COLUMN accessreq.sync_job.modified_watermark IS 'up to which modified changes are known, by the tenant''s clock';
 COMMENT ON COLUMN accessreq.sync_job.failures IS 'pulls that failed since the last that did not';
 COMMENT ON COLUMN accessreq.sync_job.scan_failures IS 'full scans that failed since the last that did not; one that runs counts until it ends well';
+COMMENT ON COLUMN accessreq.sync_job.rows_short IS 'rows that the tenant counted and did not return in the last full scan that ended well';
 COMMENT ON COLUMN accessreq.sync_job.scan_error IS 'why the last of them failed';
 COMMENT ON COLUMN accessreq.sync_job.last_success_at IS 'when a pull last ended well';
 COMMENT ON COLUMN accessreq.sync_job.next_attempt_at IS 'when the worker tries again';
@@ -484,6 +486,7 @@ CREATE TABLE accessreq.sync_run (
 	rows_new					bigint NOT NULL DEFAULT 0,
 	rows_changed				bigint NOT NULL DEFAULT 0,
 	rows_missing				bigint NOT NULL DEFAULT 0,
+	rows_short					bigint NOT NULL DEFAULT 0,
 	rows_quarantined			bigint NOT NULL DEFAULT 0,
 	replaced_characters			bigint NOT NULL DEFAULT 0,
 	rate_limited_waits			bigint NOT NULL DEFAULT 0,
@@ -515,6 +518,7 @@ COMMENT ON COLUMN accessreq.sync_run.rows_total IS 'items that the tenant has; n
 COMMENT ON COLUMN accessreq.sync_run.rows_new IS 'rows added';
 COMMENT ON COLUMN accessreq.sync_run.rows_changed IS 'rows rewritten';
 COMMENT ON COLUMN accessreq.sync_run.rows_missing IS 'rows marked missing';
+COMMENT ON COLUMN accessreq.sync_run.rows_short IS 'rows that the tenant counted and did not return, however it was asked; then nothing was marked missing';
 COMMENT ON COLUMN accessreq.sync_run.rows_quarantined IS 'items put into quarantined_item';
 
 -- no CHECK on kind and state, which the extension alone writes: they would be a
@@ -874,7 +878,7 @@ SELECT j.server, coalesce(r.rolname::pg_catalog.text, j.owner) AS owner, j.enabl
 		WHEN f.oid IS NULL THEN 'failing'
 		WHEN j.last_error IS NOT NULL OR j.scan_error IS NOT NULL THEN 'failing'
 		WHEN j.lag OPERATOR(pg_catalog.>) j.allowed AND (j.last_scan_at IS NOT NULL OR w.pid IS NULL) THEN 'late'
-		WHEN j.last_scan_at IS NULL OR EXISTS (SELECT FROM accessreq.quarantined_item q
+		WHEN j.last_scan_at IS NULL OR j.rows_short OPERATOR(pg_catalog.>) 0 OR EXISTS (SELECT FROM accessreq.quarantined_item q
 			WHERE q.server OPERATOR(pg_catalog.=) j.server) THEN 'partial'
 		ELSE 'ok'
 	END AS health,
@@ -897,6 +901,8 @@ SELECT j.server, coalesce(r.rolname::pg_catalog.text, j.owner) AS owner, j.enabl
 			THEN w.state
 		WHEN j.lag OPERATOR(pg_catalog.>) j.allowed AND j.last_scan_at IS NOT NULL THEN 'the last pull that ended well is too long ago'
 		WHEN j.last_scan_at IS NULL THEN 'the first full scan has not ended'
+		WHEN j.rows_short OPERATOR(pg_catalog.>) 0
+			THEN pg_catalog.format('the tenant counts %s rows more than it returned to the last full scan', j.rows_short)
 		WHEN EXISTS (SELECT FROM accessreq.quarantined_item q WHERE q.server OPERATOR(pg_catalog.=) j.server)
 			THEN 'accessreq.quarantined_item has items that could not be stored'
 	END AS reason,
@@ -931,7 +937,7 @@ COMMENT ON VIEW accessreq.sync_status IS
 COMMENT ON COLUMN accessreq.sync_status.server IS 'the foreign server (tenant)';
 COMMENT ON COLUMN accessreq.sync_status.owner IS 'the role with whose mapping it is pulled';
 COMMENT ON COLUMN accessreq.sync_status.enabled IS 'whether the background worker pulls it';
-COMMENT ON COLUMN accessreq.sync_status.health IS 'ok; late: the last good pull is too long ago; failing: the last pull failed; partial: rows are missing, because the first full scan has not ended or items are in quarantine; held: it belongs to another database; stopped';
+COMMENT ON COLUMN accessreq.sync_status.health IS 'ok; late: the last good pull is too long ago; failing: the last pull failed; partial: rows are missing, because the first full scan has not ended, the tenant returned fewer than it counts, or items are in quarantine; held: it belongs to another database; stopped';
 COMMENT ON COLUMN accessreq.sync_status.reason IS 'why it is not ok';
 COMMENT ON COLUMN accessreq.sync_status.lag_seconds IS 'seconds since the last pull that ended well; also right on a standby';
 COMMENT ON COLUMN accessreq.sync_status.last_success_at IS 'when that was';

@@ -422,7 +422,7 @@ take_over(const char *server, Oid userid)
 	sql_add_text(&args, GetUserNameFromId(userid, false));
 	sql_add_oid(&args, userid);
 	sql_run("UPDATE accessreq.sync_job SET owner = $2, owner_oid = $3, failures = 0,"
-			" scan_failures = 0, last_error = NULL, scan_error = NULL, last_scan_at = NULL, next_scan_at = NULL,"
+			" scan_failures = 0, rows_short = 0, last_error = NULL, scan_error = NULL, last_scan_at = NULL, next_scan_at = NULL,"
 			" created_watermark = NULL, modified_watermark = NULL, null_modified = 0"
 			" WHERE server = $1 AND first_enabled_at IS NULL AND owner_oid IS DISTINCT FROM $3",
 			&args, SPI_OK_UPDATE);
@@ -1009,6 +1009,16 @@ end_run(JobRun *run, const char *error, bool forget_cursor)
 			&args, SPI_OK_UPDATE);
 }
 
+static void
+note_short(const JobRun *run)
+{
+	SqlArgs		args = {0};
+
+	sql_add_int8(&args, run->run_id);
+	sql_add_int8(&args, run->short_rows);
+	sql_run("UPDATE accessreq.sync_run SET rows_short = $2 WHERE run_id = $1", &args, SPI_OK_UPDATE);
+}
+
 void
 job_succeed(JobRun *run, const PullMarks *marks, TimestampTz scan_started)
 {
@@ -1017,6 +1027,8 @@ job_succeed(JobRun *run, const PullMarks *marks, TimestampTz scan_started)
 
 	writer_enter(&state);
 	end_run(run, NULL, false);
+	if (run->short_rows > 0)
+		note_short(run);
 	if (run->is_owner)
 	{
 		sql_add_text(&args, run->server);
@@ -1027,6 +1039,7 @@ job_succeed(JobRun *run, const PullMarks *marks, TimestampTz scan_started)
 		sql_add_time(&args, scan_started);
 		sql_add_oid(&args, run->userid);
 		sql_add_text(&args, run->job_id);
+		sql_add_int8(&args, run->short_rows);
 
 		/*
 		 * Watermarks never go back: a scan that began before a cycle ends after
@@ -1045,6 +1058,7 @@ job_succeed(JobRun *run, const PullMarks *marks, TimestampTz scan_started)
 				" modified_watermark = greatest(modified_watermark, $4),"
 				" null_modified = coalesce($5, null_modified),"
 				" last_scan_at = coalesce($6, last_scan_at),"
+				" rows_short = CASE WHEN $6 IS NULL THEN rows_short ELSE $9 END,"
 				" next_scan_at = CASE WHEN $6 IS NULL THEN next_scan_at"
 				" ELSE pg_catalog.clock_timestamp() + reconcile_every END"
 				" WHERE server = $1 AND owner_oid = $7" AND_THAT_JOB("$8"), &args, SPI_OK_UPDATE);

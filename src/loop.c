@@ -263,8 +263,9 @@ loop_finish(LoopRun *loop)
 		return;
 	}
 	stand(loop);
+	run->short_rows = pull_short(loop->pull);
 	/* one that was taken up has not met what stood in its first windows */
-	if (run->is_owner && run->kind == PULL_SCAN && !pull_was_resumed(loop->pull))
+	if (run->is_owner && run->kind == PULL_SCAN && !pull_was_resumed(loop->pull) && run->short_rows == 0)
 		store_finish_scan(run->server, run->started);
 	job_succeed(run, &marks, run->kind == PULL_SCAN ? pull_started(loop->pull) : DT_NOBEGIN);
 }
@@ -552,6 +553,7 @@ hand_in(LoopRun *loop, LoopPage *page, const LoopFetch *fetch)
 	p.nitems = page->nitems;
 	p.items = describe_items(page, fetch->wants_times);
 	p.total = response->total_count;
+	p.refused = error != NULL;
 	p.date = response->date;
 	problem = pull_page(loop->pull, &p, &page->ends);
 	if (problem == NULL)

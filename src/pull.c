@@ -40,12 +40,23 @@
  * than they are asked for would make us stop early; and neither does the count
  * of an earlier page, because rows come in between.
  *
+ * But an empty page may be a lie, and so may the order: gateways cut lists, and a
+ * tenant may order ids otherwise than it compares them.  The count is the only
+ * cross-check there is.  A list by id that brought fewer rows than it was said to
+ * have is counted again, because rows go; where it is short of that too it is
+ * read once more, by offset in the order of "created".  What it is short of then is
+ * told, and nothing is marked missing.
+ *
+ * And a page may be any: a gateway may drop the offset, or the filter.  So each walk
+ * is bounded by the rows that it has been shown: pages that bring none end it.
+ *
  *-------------------------------------------------------------------------
  */
 #include "postgres.h"
 
 #include "api.h"
 #include "filter.h"
+#include "idset.h"
 #include "item.h"
 #include "json.h"
 #include "lib/ilist.h"
@@ -74,6 +85,12 @@
 
 /* How often step 3 goes back because a page did not join the one before. */
 #define MAX_STEPS_BACK 3
+
+/* How many pages in a row may bring no row that was not there before. */
+#define MAX_STALE 6
+
+/* No tenant has so many rows, whatever its header says. */
+#define MAX_TOTAL INT64CONST(1000000000)
 
 /* How often rows are counted where the counts say that some have no date. */
 #define MAX_COUNTS 3
@@ -108,6 +125,14 @@ typedef enum Phase
 	PHASE_DONE
 } Phase;
 
+/* How a list by id that ended short is read once more. */
+typedef enum Again
+{
+	AGAIN_NOT,
+	AGAIN_COUNT,				/* it is counted: one row is asked for */
+	AGAIN_PAGES					/* it is read by offset */
+} Again;
+
 /* One list of the tenant's, read page by page, one page at a time. */
 struct PullLane
 {
@@ -120,6 +145,16 @@ struct PullLane
 	char	   *after;			/* last id seen; NULL: none */
 	int64		total;			/* of the first page, -1: not told */
 	int64		offset;
+	IdSet	   *ids;			/* all that it was shown */
+	IdSet	   *pass;			/* those of one walk through it, or of ties */
+	int64		nameless;		/* that have no id, in one walk through it */
+	int64		trailing;		/* and stood behind the last id of a page, so that
+								 * the next page by id begins with them */
+	bool		disordered;		/* ids came in another order than they are asked for */
+	Again		again;
+	int			stale;			/* pages in a row that brought no new one */
+	bool		asked_again;	/* a page that should not have been empty */
+	bool		absurd;			/* its count was one that no tenant has */
 
 	/* step 2 */
 	TimestampTz bound;
@@ -136,6 +171,7 @@ struct PullLane
 	char	   *anchors[ANCHOR_ROWS];
 	int			nanchors;
 	int			steps_back;
+	bool		has_gap;		/* a page did not join, whatever was tried */
 };
 
 struct Pull
@@ -149,6 +185,8 @@ struct Pull
 	int			next;			/* next lane of the phase to open */
 	int64		seen;
 	int64		total;
+	int64		short_rows;		/* that a scan's lists were said to have more */
+	int64		untold;			/* lists of which nobody can say that they are whole */
 	PullMarks	marks;
 
 	/* ids of the batches of the phase */
@@ -162,6 +200,8 @@ struct Pull
 	int64		window_total;	/* windows, 0: not decided yet */
 	TimestampTz *bounds;		/* between windows, ascending */
 	int			nbounds;
+	IdSet	   *bound_ids;		/* of the rows there */
+	bool		beyond;			/* a bound was behind the last row */
 	bool	   *stored;			/* by window */
 	int64		count_all;
 	const char *rest_sorters;	/* the order that rows without a date lead */
@@ -242,6 +282,10 @@ load_cursor(Pull *pull, const char *text)
 		pull->total = -1;
 		return;
 	}
+	if (!json_get_int64(c, "short", &pull->short_rows))
+		pull->short_rows = 0;
+	if (!json_get_int64(c, "untold", &pull->untold))
+		pull->untold = 0;
 	pull->marks.created_watermark = cursor_time(json_get(c, "newest"));
 	pull->marks.modified_watermark = pull->marks.created_watermark;
 	pull->phase = PHASE_WINDOWS;
@@ -295,6 +339,36 @@ close_lane(PullLane *lane)
 {
 	lane->done = true;
 	dlist_delete(&lane->node);
+	if (lane->ids != NULL)
+		idset_free(lane->ids);
+	if (lane->pass != NULL)
+		idset_free(lane->pass);
+	lane->ids = lane->pass = NULL;
+}
+
+/* Add a page's ids to a set, which is made where it is not; how many were new. */
+static int
+add_ids(Pull *pull, IdSet **ids, const PullPage *page)
+{
+	int			n = 0;
+
+	if (*ids == NULL)
+		*ids = idset_create(pull->cxt, pull->plan.page_rows);
+	for (int i = 0; i < page->nitems; i++)
+	{
+		if (page->items[i].id != NULL &&
+			idset_add(*ids, page->items[i].id, page->items[i].id_len))
+			n++;
+	}
+	return n;
+}
+
+static void
+begin_pass(PullLane *lane)
+{
+	if (lane->pass != NULL)
+		idset_free(lane->pass);
+	lane->pass = NULL;
 }
 
 /* The next batch of ids as a lane, or NULL. */
@@ -370,7 +444,8 @@ open_bound(Pull *pull)
 {
 	PullLane   *lane;
 
-	if (pull->next >= pull->nbounds)
+	/* what was said of the number of rows was not so */
+	if (pull->next >= pull->nbounds || pull->beyond)
 		return NULL;
 	lane = open_lane(pull, PULL_STEP_MEASURE, DATED);
 	lane->number = pull->next++;
@@ -402,6 +477,9 @@ open_count(Pull *pull)
 	PullLane   *lane;
 
 	if (pull->next >= NUM_COUNTS)
+		return NULL;
+	/* what is created between two counts must not look like a row without a date */
+	if (pull->next == NUM_COUNTS - 1 && pull->under_way > 0)
 		return NULL;
 	lane = open_lane(pull, PULL_STEP_MEASURE, pull->next < 2 ? NULL : DATED);
 	lane->number = pull->next++;
@@ -474,6 +552,20 @@ describe_new(const PullLane *lane, PullFetch *fetch)
 			filter_created(lane->bound, DT_NOBEGIN);
 }
 
+/* Ids play no part in this order where rows have dates, nor in the filter. */
+static void
+describe_again(const Pull *pull, const PullLane *lane, PullFetch *fetch)
+{
+	fetch->filters = lane->filter;
+	fetch->wants_times = leads_with_undated(pull, lane);
+	fetch->sorters = fetch->wants_times ? pull->rest_sorters : SORT_BY_CREATED;
+	fetch->executing = lane->step == PULL_STEP_OPEN;
+	if (lane->again == AGAIN_COUNT)
+		fetch->limit = 1;
+	else
+		fetch->offset = lane->offset;
+}
+
 static void
 describe(const Pull *pull, PullLane *lane, PullFetch *fetch)
 {
@@ -496,6 +588,11 @@ describe(const Pull *pull, PullLane *lane, PullFetch *fetch)
 			fetch->wants_times = true;
 			break;
 		default:
+			if (lane->again != AGAIN_NOT)
+			{
+				describe_again(pull, lane, fetch);
+				break;
+			}
 			fetch->filters = lane->filter == NULL && lane->after == NULL ? NULL :
 				filter_after(lane->filter, lane->after);
 			fetch->sorters = leads_with_undated(pull, lane) ? pull->rest_sorters : SORT_BY_ID;
@@ -642,6 +739,13 @@ next_phase(Pull *pull)
 	}
 }
 
+/* Has the scan seen all that there is?  Else nothing is missing for it. */
+static bool
+is_whole(const Pull *pull)
+{
+	return pull->short_rows == 0 && pull->untold == 0;
+}
+
 /* What the carrier is asked for where it is not a page. */
 static PullAction
 phase_action(const Pull *pull)
@@ -651,9 +755,9 @@ phase_action(const Pull *pull)
 		case PHASE_ASK_OPEN:
 			return PULL_ASK_OPEN;
 		case PHASE_ASK_MISSING:
-			return pull->plan.marks ? PULL_ASK_MISSING : PULL_DONE;
+			return pull->plan.marks && is_whole(pull) ? PULL_ASK_MISSING : PULL_DONE;
 		case PHASE_MARK:
-			return PULL_MARK;
+			return is_whole(pull) ? PULL_MARK : PULL_DONE;
 		case PHASE_DONE:
 			return PULL_DONE;
 		default:
@@ -740,8 +844,6 @@ go_on_by_id(PullLane *lane, const PullPage *page)
 {
 	const PullItem *last = last_with_id(page);
 
-	if (last == NULL)
-		return "no item of the page has an accountActivityItemId";
 	/* the tenant's order may not be ours, so only standing still is wrong */
 	if (lane->after != NULL && is_id(last, lane->after))
 		return PULL_STANDS_STILL;
@@ -751,18 +853,186 @@ go_on_by_id(PullLane *lane, const PullPage *page)
 	return NULL;
 }
 
+/* How many rows fewer came than there were said to be. */
+static int64
+shortness(const PullLane *lane)
+{
+	if (lane->total < 0)
+		return 0;
+	return Max(lane->total - (lane->ids ? idset_size(lane->ids) : 0) - lane->nameless - lane->trailing, 0);
+}
+
+/* Nobody can say which they are, but that they are there. */
+static void
+count_nameless(PullLane *lane, const PullPage *page)
+{
+	if (page->nitems > 0)
+		lane->trailing = 0;
+	for (int i = 0; i < page->nitems; i++)
+	{
+		if (page->items[i].id == NULL)
+			lane->trailing++;
+		else
+		{
+			lane->nameless += lane->trailing;
+			lane->trailing = 0;
+		}
+	}
+	/* by offset nothing comes twice */
+	if (lane->again == AGAIN_PAGES)
+	{
+		lane->nameless += lane->trailing;
+		lane->trailing = 0;
+	}
+}
+
+/* Another order than ours, in which some may be shown twice, and others never. */
+static void
+look_at_order(PullLane *lane, const PullPage *page)
+{
+	const char *before = lane->after;
+	size_t		len = before ? strlen(before) : 0;
+
+	for (int i = 0; i < page->nitems; i++)
+	{
+		const PullItem *item = &page->items[i];
+		int			order;
+
+		if (item->id == NULL)
+			continue;
+		order = before ? memcmp(before, item->id, Min(len, item->id_len)) : -1;
+		if (order > 0 || (order == 0 && len >= item->id_len))
+			lane->disordered = true;
+		before = item->id;
+		len = item->id_len;
+	}
+}
+
+/*
+ * Can it be whole?  Rows without an id count as often as they are shown, which says
+ * nothing where they may be shown twice.
+ */
+static bool
+may_be_short(const PullLane *lane)
+{
+	return shortness(lane) > 0 ||
+		(lane->again != AGAIN_PAGES && lane->disordered && lane->nameless + lane->trailing > 0);
+}
+
+/* Of the rest, where it leads the order: what has no date, and is all that counts. */
+static int
+add_undated(Pull *pull, PullLane *lane, const PullPage *page)
+{
+	PullPage	undated = *page;
+
+	undated.nitems = 0;
+	while (undated.nitems < page->nitems && page->items[undated.nitems].created == DT_NOBEGIN)
+		undated.nitems++;
+	lane->total = pull->count_all >= 0 && pull->count_dated >= 0 ?
+		Max(pull->count_all - pull->count_dated, 0) : -1;
+	count_nameless(lane, &undated);
+	return add_ids(pull, &lane->ids, &undated);
+}
+
+/*
+ * A list has come to its end, by whichever way it was read.  "untold": how many rows
+ * it has was not told as it should have been.
+ */
+static void
+end_list(Pull *pull, PullLane *lane, bool untold)
+{
+	int64		rows = shortness(lane);
+	bool		doubtful = may_be_short(lane);
+
+	if (lane->again == AGAIN_NOT && (doubtful || untold))
+	{
+		lane->again = AGAIN_COUNT;
+		/* the rest has been counted just now */
+		if (!leads_with_undated(pull, lane))
+			return;
+	}
+	if (lane->again == AGAIN_COUNT && doubtful)
+	{
+		lane->again = AGAIN_PAGES;
+		lane->offset = 0;
+		lane->nameless = lane->trailing = 0;
+		begin_pass(lane);
+		return;
+	}
+	/* a cycle's lists are read again soon */
+	if (pull->plan.kind == PULL_SCAN)
+	{
+		pull->short_rows += rows;
+		pull->untold += untold;
+	}
+	close_lane(lane);
+}
+
+/* Counted again: rows may have gone since the first time. */
+static const char *
+count_page(Pull *pull, PullLane *lane, const PullPage *page)
+{
+	if (page->refused)
+		return "an offset is refused that was not asked for";
+	(void) add_ids(pull, &lane->ids, page);
+	if (page->total >= 0 && (lane->total < 0 || page->total < lane->total))
+		lane->total = page->total;
+	end_list(pull, lane, lane->total < 0);
+	return NULL;
+}
+
+/* A row that has a date ends those that have none. */
+static bool
+ends_undated(const Pull *pull, const PullLane *lane, const PullPage *page)
+{
+	return leads_with_undated(pull, lane) && page->nitems > 0 &&
+		page->items[page->nitems - 1].created != DT_NOBEGIN;
+}
+
+static void
+offset_page(Pull *pull, PullLane *lane, const PullPage *page)
+{
+	bool		fresh = add_ids(pull, &lane->pass, page) > 0;
+
+	/* whether rows without an id are new nobody can say */
+	if (!fresh && (page->nitems == 0 || last_with_id(page) != NULL || ++lane->stale > MAX_STALE))
+		end_list(pull, lane, false);
+	else if (shortness(lane) == 0 ||
+			 is_last(pull, page, lane->offset + page->nitems, page->total) ||
+			 ends_undated(pull, lane, page))
+		end_list(pull, lane, false);
+	else
+		lane->offset += page->nitems;
+}
+
 static const char *
 id_page(Pull *pull, PullLane *lane, const PullPage *page)
 {
 	int64		total = lane->after == NULL ? page->total : -1;
+	bool		leads = leads_with_undated(pull, lane);
+	int			fresh;
 
-	if (lane->after == NULL)
+	if (lane->again == AGAIN_COUNT)
+		return count_page(pull, lane, page);
+	if (!leads)
+		count_nameless(lane, page);
+	if (lane->again == AGAIN_NOT)
+		look_at_order(lane, page);
+	fresh = leads ? add_undated(pull, lane, page) : add_ids(pull, &lane->ids, page);
+	if (lane->again == AGAIN_PAGES)
+	{
+		offset_page(pull, lane, page);
+		return NULL;
+	}
+	if (lane->after == NULL && !leads)
 		lane->total = page->total;
-	/* a row that has a date ends those that have none */
-	if (!is_last(pull, page, page->nitems, total) &&
-		!(leads_with_undated(pull, lane) && page->items[page->nitems - 1].created != DT_NOBEGIN))
+	if (is_last(pull, page, page->nitems, total) || ends_undated(pull, lane, page))
+		end_list(pull, lane, lane->total < 0 && (page->refused || lane->absurd));
+	else if (last_with_id(page) != NULL &&
+			 (fresh > 0 || lane->after == NULL || is_id(last_with_id(page), lane->after)))
 		return go_on_by_id(lane, page);
-	close_lane(lane);
+	else
+		end_list(pull, lane, false);	/* nothing to go on from */
 	return NULL;
 }
 
@@ -786,14 +1056,44 @@ raise_watermark(TimestampTz *watermark, TimestampTz t, TimestampTz date)
 
 /* A page of the rows whose created is the bound, to the millisecond. */
 static const char *
-tie_page(PullLane *lane, const PullPage *page)
+tie_page(Pull *pull, PullLane *lane, const PullPage *page)
 {
-	if (page->nitems > 0)
+	if (add_ids(pull, &lane->pass, page) > 0)
 		return go_on_by_id(lane, page);
 	lane->ties = false;
 	lane->after = NULL;
 	lane->bound += FILTER_UNIT_US;
 	return NULL;
+}
+
+/*
+ * A page that brings nothing, in a list that goes by what its pages bring: an empty
+ * one that is not the end by its own count, which is asked for once more; or rows
+ * that were all there before.  True where there have been too many.
+ */
+static bool
+leads_nowhere(PullLane *lane, const PullPage *page, int fresh, int64 behind)
+{
+	if (fresh > 0)
+	{
+		lane->stale = 0;
+		lane->asked_again = false;
+	}
+	else if (page->nitems > 0)
+		return ++lane->stale > MAX_STALE;
+	else if (page->total > behind)
+		return lane->asked_again;
+	return false;
+}
+
+/* Is it to be asked for again? */
+static bool
+ask_again(PullLane *lane, const PullPage *page, int64 behind)
+{
+	if (page->nitems > 0 || page->total <= behind || lane->asked_again)
+		return false;
+	lane->asked_again = true;
+	return true;
 }
 
 /*
@@ -806,6 +1106,7 @@ static const char *
 new_page(Pull *pull, PullLane *lane, const PullPage *page)
 {
 	TimestampTz last = DT_NOBEGIN;
+	int			fresh = add_ids(pull, &lane->ids, page);
 
 	for (int i = 0; i < page->nitems; i++)
 	{
@@ -816,19 +1117,35 @@ new_page(Pull *pull, PullLane *lane, const PullPage *page)
 			last = t;
 	}
 	if (lane->ties)
-		return tie_page(lane, page);
-	if (is_last(pull, page, page->nitems, page->total))
+		return tie_page(pull, lane, page);
+	if (leads_nowhere(lane, page, fresh, 0))
+		close_lane(lane);		/* the next cycle goes on from what came */
+	else if (ask_again(lane, page, 0))
+		return NULL;
+	else if (is_last(pull, page, page->nitems, page->total))
 		close_lane(lane);
 	else if (filter_floor(last) > lane->bound)
 		lane->bound = filter_floor(last);
 	else if (last == DT_NOBEGIN)
 		return "no item of the page has a date in created, by which it was asked for";
 	else
+	{
 		lane->ties = true;
+		begin_pass(lane);
+	}
 	return NULL;
 }
 
 /* ------------------------------------------------------ step 3: changed rows */
+
+/* What it would have shown is asked for by the next cycle, from where this began. */
+static void
+give_up_changed(Pull *pull, PullLane *lane)
+{
+	close_lane(lane);
+	pull->marks.modified_watermark = DT_NOBEGIN;
+	pull->marks.null_modified = 0;
+}
 
 /*
  * Rows without "modified" may lead the order, by thousands, and must not be
@@ -839,7 +1156,7 @@ new_page(Pull *pull, PullLane *lane, const PullPage *page)
  * out.
  */
 static bool
-find_first_dated(const Pull *pull, PullLane *lane, const PullPage *page)
+find_first_dated(Pull *pull, PullLane *lane, const PullPage *page)
 {
 	int			nulls = 0;
 	int			rows = pull->plan.page_rows;
@@ -860,6 +1177,11 @@ find_first_dated(const Pull *pull, PullLane *lane, const PullPage *page)
 	else
 	{
 		close_lane(lane);		/* nothing is here: no row has a date */
+		return false;
+	}
+	if (lane->high < 0 && lane->low + lane->leap > MAX_TOTAL)
+	{
+		give_up_changed(pull, lane);
 		return false;
 	}
 	if (lane->high < 0)
@@ -935,6 +1257,9 @@ restart_changed(PullLane *lane)
 	lane->walking = true;
 	lane->offset = lane->low = lane->first = 0;
 	lane->nanchors = 0;
+	/* what was walked is walked again */
+	idset_free(lane->ids);
+	lane->ids = NULL;
 	lane->last_modified = DT_NOBEGIN;
 }
 
@@ -956,9 +1281,17 @@ static const char *
 changed_page(Pull *pull, PullLane *lane, const PullPage *page)
 {
 	int64		behind = lane->offset + page->nitems;
+	int			fresh = add_ids(pull, &lane->ids, page);
 
 	for (int i = 0; i < page->nitems; i++)
 		raise_watermark(&pull->marks.modified_watermark, page->items[i].modified, page->date);
+	if (leads_nowhere(lane, page, fresh, lane->offset))
+	{
+		give_up_changed(pull, lane);
+		return NULL;
+	}
+	if (ask_again(lane, page, lane->offset))
+		return NULL;
 	if (!lane->walking && !find_first_dated(pull, lane, page))
 	{
 		/* none is dated: that says nothing of where such a row will be */
@@ -976,15 +1309,21 @@ changed_page(Pull *pull, PullLane *lane, const PullPage *page)
 		}
 		lane->scattered = true;
 	}
-	if (!joins(lane, page) && lane->steps_back < MAX_STEPS_BACK)
+	if (!joins(lane, page))
 	{
-		lane->steps_back++;
-		lane->offset = Max(lane->offset - (pull->plan.page_rows - pull->anchor_rows), 0);
-		return NULL;
+		if (lane->steps_back++ < MAX_STEPS_BACK)
+		{
+			lane->offset = Max(lane->offset - (pull->plan.page_rows - pull->anchor_rows), 0);
+			return NULL;
+		}
+		lane->has_gap = true;
 	}
 	if (is_old_enough(pull, page) || is_last(pull, page, behind, page->total))
 	{
 		close_lane(lane);
+		/* what fell into a gap is left to the next cycle */
+		if (lane->has_gap)
+			pull->marks.modified_watermark = DT_NOBEGIN;
 		pull->marks.null_modified = lane->scattered ? 0 : lane->low;
 		return NULL;
 	}
@@ -1024,6 +1363,9 @@ measure_page(Pull *pull, PullLane *lane, const PullPage *page)
 			break;
 		case PHASE_BOUNDS:
 			pull->bounds[lane->number] = created;
+			/* nothing is there, or the same whatever the offset */
+			if (add_ids(pull, &pull->bound_ids, page) == 0)
+				pull->beyond = true;
 			break;
 		default:
 			if (lane->number == NUM_COUNTS - 1)
@@ -1058,15 +1400,23 @@ check_count(Pull *pull)
 /* --------------------------------------------------------------- every page */
 
 const char *
-pull_page(Pull *pull, const PullPage *page, bool *ends)
+pull_page(Pull *pull, const PullPage *given, bool *ends)
 {
 	MemoryContext old = MemoryContextSwitchTo(pull->cxt);
+	PullPage	copy = *given;
+	const PullPage *page = &copy;
 	PullLane   *lane = page->lane;
 	const char *problem;
 
+	/* what cannot be so says nothing */
+	if (copy.total > MAX_TOTAL)
+	{
+		copy.total = -1;
+		lane->absurd = true;
+	}
 	lane->fetching = false;
 	pull->under_way--;
-	if (lane->step != PULL_STEP_MEASURE)
+	if (lane->step != PULL_STEP_MEASURE && lane->again == AGAIN_NOT)
 		pull->seen += page->nitems;
 	if (lane->step == PULL_STEP_MEASURE)
 	{
@@ -1185,8 +1535,8 @@ pull_cursor(const Pull *pull, StringInfo buf)
 	append_time(buf, pull->started);
 	appendStringInfoString(buf, ",\"newest\":");
 	append_time(buf, pull->marks.created_watermark);
-	appendStringInfo(buf, ",\"dated\":" INT64_FORMAT ",\"total\":" INT64_FORMAT ",\"seen\":" INT64_FORMAT ",\"bounds\":[",
-					 pull->dated, pull->total, pull->seen);
+	appendStringInfo(buf, ",\"dated\":" INT64_FORMAT ",\"total\":" INT64_FORMAT ",\"seen\":" INT64_FORMAT ",\"short\":" INT64_FORMAT ",\"untold\":" INT64_FORMAT ",\"bounds\":[",
+					 pull->dated, pull->total, pull->seen, pull->short_rows, pull->untold);
 	for (int i = 0; i < pull->nbounds; i++)
 	{
 		if (i > 0)
@@ -1209,6 +1559,12 @@ bool
 pull_was_resumed(const Pull *pull)
 {
 	return pull->resumed;
+}
+
+int64
+pull_short(const Pull *pull)
+{
+	return pull->short_rows;
 }
 
 PullProgress

@@ -106,6 +106,7 @@ typedef struct PullPage
 	int			nitems;
 	const PullItem *items;
 	int64		total;			/* X-Total-Count, -1: not told */
+	bool		refused;		/* the tenant said that nothing is there */
 	TimestampTz date;			/* Date, DT_NOBEGIN: not told */
 } PullPage;
 
@@ -186,6 +187,12 @@ extern TimestampTz pull_started(const Pull *pull);
 
 /* Was anything of the scan done by an earlier run? */
 extern bool pull_was_resumed(const Pull *pull);
+
+/*
+ * Of how many rows its lists are short: that the tenant counted and did not return,
+ * however it was asked.  Nothing is marked missing then.
+ */
+extern int64 pull_short(const Pull *pull);
 
 extern PullProgress pull_progress(const Pull *pull);
 extern PullMarks pull_marks(const Pull *pull);

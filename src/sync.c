@@ -206,6 +206,17 @@ tell_result(const JobRun *run)
 					psprintf(", %s quarantined", grouped(run->counts.quarantined)) : "")));
 }
 
+static void
+warn_if_short(const JobRun *run)
+{
+	if (run->short_rows > 0)
+		ereport(WARNING,
+				(errcode(ERRCODE_WARNING),
+				 errmsg("the tenant of server \"%s\" counts %s rows more than it returned", run->server,
+						grouped(run->short_rows)),
+				 errdetail("It was asked twice, by id and by offset. Nothing was marked missing.")));
+}
+
 /*
  * Store what has come.  An error of the database ends the run, which says so;
  * a cancel or a termination leaves it to be taken up.
@@ -302,6 +313,7 @@ pull(Session *session, PullKind kind, bool fresh)
 	if (loop_end(loop) == LOOP_FAILED)
 		loop_raise(loop);
 	tell_result(run);
+	warn_if_short(run);
 	action_settle_closes(run->server);
 	SPI_commit();
 	clear_up(session, run);

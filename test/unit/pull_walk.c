@@ -13,7 +13,14 @@
  *	 scan began, and is stored, is.
  * - After a quiet cycle all is stored as it is, but for changes that moved no
  *	 date of rows that are closed.
- * - Every pull ends.
+ * - Every pull ends, after a number of pages that follows from the rows.
+ *
+ * Some tenants lie, each in its own ways: an empty page in the middle of a list, or
+ * once in a while; pages that go by no offset, or by no filter; ids that are ordered
+ * otherwise than they are compared; rows without an id; counts that no tenant has.
+ * Of these all that is asked for is that a pull ends, that what was shown is stored,
+ * that a scan is short of what it did not get, and that no row that is there is
+ * marked missing.
  *
  * The same seed gives the same walk.
  *
@@ -42,6 +49,9 @@ PG_FUNCTION_INFO_V1(unit_pull);
 /* Rows that scripts of a walk leave for the overlap to find lie within this. */
 #define TICK (20 * USECS_PER_SEC)
 
+/* Pages that bring nothing, as many as pull.c bears, and some. */
+#define MAX_STALE_PAGES 10
+
 /* Longer than the overlap. */
 #define PAUSE (600 * USECS_PER_SEC)
 
@@ -53,6 +63,7 @@ typedef struct Row
 	bool		open;
 	bool		gone;
 	bool		silent;			/* changed last without moving a date */
+	bool		nameless;		/* has no id that can be read */
 	int			version;
 	TimestampTz touched;		/* by the script, its clock */
 	/* here */
@@ -92,6 +103,13 @@ typedef struct Walk
 	bool		quiet;			/* nothing happens between pages */
 	double		undated;
 	bool		undated_last;	/* in the ascending order */
+	bool		lies;
+	double		empty;			/* share of pages that are, and should not be */
+	bool		no_offset;		/* pages go by none */
+	bool		no_filter;
+	bool		other_order;	/* ids in an order that is not the filter's */
+	double		no_id;			/* share of rows that have none to be read */
+	bool		huge_counts;
 	/* what the job remembers */
 	PullMarks	marks;
 	/* windows under way */
@@ -105,7 +123,8 @@ typedef struct Walk
 				cycles,
 				restarts,
 				marked,
-				errors;
+				errors,
+				shorts;
 	const char *violation;
 } Walk;
 
@@ -136,6 +155,7 @@ add_row(Walk *w, TimestampTz created)
 	row->created = chance(w, w->undated) ? DT_NOBEGIN : created;
 	row->modified = chance(w, 0.3) ? DT_NOBEGIN : created + below(w, 5) * TICK;
 	row->open = chance(w, 0.3);
+	row->nameless = chance(w, w->no_id);
 	row->touched = w->now;
 	row->stored = -1;
 }
@@ -230,9 +250,12 @@ fits(const Row *row, const char *filter)
 static const Walk *sorting;
 static const char *sorting_by;
 
+/* The other order is by the last letters, which the filter looks at last. */
 static int
 compare_ids(const Row *a, const Row *b)
 {
+	if (sorting->other_order)
+		return strcmp(a->id + 5, b->id + 5);
 	return strcmp(a->id, b->id);
 }
 
@@ -291,7 +314,8 @@ answer(Walk *w, const PullFetch *fetch, PullPage *page, Row **on_page)
 	{
 		Row		   *row = &w->rows[i];
 
-		if (!row->gone && (!fetch->executing || row->open) && fits(row, fetch->filters))
+		if (!row->gone && (!fetch->executing || row->open) &&
+			(w->no_filter || fits(row, fetch->filters)))
 			found[n++] = row;
 	}
 	sorting = w;
@@ -302,13 +326,19 @@ answer(Walk *w, const PullFetch *fetch, PullPage *page, Row **on_page)
 	page->nitems = 0;
 	page->date = w->now;
 	page->total = !fetch->count || w->no_counts ? -1 : Max(n + w->count_error, 0);
-	for (int64 i = fetch->offset; i < n && page->nitems < Min(fetch->limit, w->served); i++)
+	if (w->huge_counts && page->total >= 0 && chance(w, 0.2))
+		page->total = chance(w, 0.5) ? PG_INT64_MAX : INT64CONST(9) << below(w, 60);
+	if (chance(w, w->empty))
+		return;
+	for (int64 i = w->no_offset ? 0 : fetch->offset; i < n && page->nitems < Min(fetch->limit, w->served); i++)
 	{
 		PullItem   *item = &items[page->nitems];
 
 		on_page[page->nitems++] = found[i];
 		item->id = found[i]->id;
 		item->id_len = strlen(found[i]->id);
+		if (found[i]->nameless)
+			item->id = NULL;
 		item->created = fetch->wants_times ? found[i]->created : DT_NOBEGIN;
 		item->modified = fetch->wants_times ? found[i]->modified : DT_NOBEGIN;
 	}
@@ -323,6 +353,8 @@ store(Walk *w, PullStep step, Row **rows, int n)
 		return;
 	for (int i = 0; i < n; i++)
 	{
+		if (rows[i]->nameless)
+			continue;
 		rows[i]->stored = rows[i]->version;
 		rows[i]->stored_open = rows[i]->open;
 		rows[i]->missing = false;
@@ -363,6 +395,7 @@ open_window(Walk *w, const Pull *pull, PullLane *lane)
 	int			i = w->nlanes++;
 
 	w->lanes[i] = lane;
+	memset(w->expected[i], 0, sizeof(w->expected[i]));
 	for (int r = 0; r < w->nrows; r++)
 		w->expected[i][r] = in_range(&w->rows[r], &range);
 }
@@ -452,12 +485,26 @@ typedef enum Outcome
 	FAILED
 } Outcome;
 
+/*
+ * Each page of a walk through a list brings a row, but for some at its end, and each
+ * list is walked through twice at most; a window costs a page for its bound, one or
+ * two for its end, and one for its count.
+ */
+static int
+most_pages(const Walk *w)
+{
+	int			windows = w->nrows / w->window_rows + 2 * w->concurrency + 2;
+
+	return 4 * MAX_STALE_PAGES + 6 * w->nrows + 8 * windows;
+}
+
 /* Carry a pull; pages come back in any order. */
 static Outcome
 carry(Walk *w, Pull *pull)
 {
 	PullFetch	asked[MAX_UNDER_WAY];
 	int			n = 0;
+	int			asked_for = 0;
 
 	w->nlanes = 0;
 	memset(w->returned, 0, sizeof(w->returned));
@@ -469,9 +516,9 @@ carry(Walk *w, Pull *pull)
 		bool		ends;
 		int			which;
 
-		if (fetches > MAX_FETCHES)
+		if (fetches > MAX_FETCHES || asked_for > most_pages(w))
 		{
-			w->violation = "a pull does not end";
+			w->violation = psprintf("a pull does not end, after %d pages of %d rows", asked_for, w->nrows);
 			return FAILED;
 		}
 		switch (pull_next(pull, &fetch))
@@ -479,6 +526,9 @@ carry(Walk *w, Pull *pull)
 			case PULL_FETCH:
 				if (fetch.begins)
 					open_window(w, pull, fetch.lane);
+				if (fetch.offset < 0 || fetch.limit < 1)
+					w->violation = psprintf("offset " INT64_FORMAT " is asked for, limit %d", fetch.offset, fetch.limit);
+				asked_for++;
 				asked[n++] = fetch;
 				continue;
 			case PULL_ASK_OPEN:
@@ -558,8 +608,22 @@ take_marks(Walk *w, const Pull *pull)
 /* ---------------------------------------------------------------- invariants */
 
 static void
-check_scan(Walk *w, TimestampTz since, const bool *was_gone)
+check_scan(Walk *w, TimestampTz since, const bool *was_gone, int64 is_short)
 {
+	int64		lacking = 0;
+
+	for (int i = 0; i < w->nrows; i++)
+		lacking += !w->rows[i].gone && !w->rows[i].nameless && w->rows[i].stored < 0 && w->rows[i].touched < since;
+	/*
+	 * A tenant that counts what it does not show is found out, where rows stand
+	 * still, and those without an id are not shown twice.
+	 */
+	if (w->lies && w->quiet && !w->no_filter && !w->huge_counts &&
+		!((w->other_order || w->no_offset) && w->no_id > 0) && lacking > 0 && is_short == 0)
+		w->violation = psprintf(INT64_FORMAT " rows stood still through a scan, are not stored, and nothing is said of it", lacking);
+	/* nor is a count that is too high believed to be of rows that are gone */
+	if (w->lies || is_short > 0)
+		return;
 	for (int i = 0; i < w->nrows && w->violation == NULL; i++)
 	{
 		const Row  *row = &w->rows[i];
@@ -578,6 +642,7 @@ scan(Walk *w)
 	char	   *cursor = NULL;
 	TimestampTz since = 0;
 	bool		was_gone[MAX_ROWS];
+	bool		quiet = w->lies && chance(w, 0.5);
 
 	for (;;)
 	{
@@ -599,17 +664,21 @@ scan(Walk *w)
 				w->rows[i].candidate = false;
 			}
 		}
+		w->quiet = quiet;
 		outcome = carry(w, pull);
 		if (outcome == ENDED)
 		{
 			w->scans++;
 			take_marks(w, pull);
-			check_scan(w, since, was_gone);
+			w->shorts += pull_short(pull) > 0;
+			check_scan(w, since, was_gone, pull_short(pull));
+			w->quiet = false;
 			return;
 		}
 		if (outcome == FAILED)
 		{
 			w->errors++;
+			w->quiet = false;
 			return;
 		}
 		w->restarts++;
@@ -663,6 +732,26 @@ cycle(Walk *w, bool quiet)
 	}
 }
 
+/* A lie is found out by the counts alone, so these are there, and no smaller than so. */
+static void
+tell_lies(Walk *w)
+{
+	w->empty = w->no_id = 0;
+	w->no_offset = w->no_filter = w->other_order = w->huge_counts = false;
+	w->lies = chance(w, 0.3);
+	if (!w->lies)
+		return;
+	w->no_counts = false;
+	w->count_error = Max(w->count_error, 0);
+	w->served = w->page_rows;
+	w->empty = chance(w, 0.4) ? 0.05 : chance(w, 0.3) ? 0.5 : 0;
+	w->no_offset = chance(w, 0.15);
+	w->no_filter = chance(w, 0.15);
+	w->other_order = chance(w, 0.3);
+	w->no_id = chance(w, 0.2) ? 0.1 : 0;
+	w->huge_counts = chance(w, 0.2);
+}
+
 static void
 walk(Walk *w, uint64 seed)
 {
@@ -681,6 +770,7 @@ walk(Walk *w, uint64 seed)
 	w->no_counts = chance(w, 0.1);
 	w->undated = chance(w, 0.5) ? 0 : chance(w, 0.5) ? 0.1 : 0.4;
 	w->undated_last = chance(w, 0.5);
+	tell_lies(w);
 	w->marks.created_watermark = w->marks.modified_watermark = DT_NOBEGIN;
 	w->marks.null_modified = 0;
 	for (int i = below(w, 80); i > 0; i--)
@@ -697,11 +787,20 @@ walk(Walk *w, uint64 seed)
 		cycle(w, false);
 		if (chance(w, 0.5))
 			w->now += PAUSE;
-		if (w->violation == NULL && w->marks.modified_watermark != DT_NOBEGIN && w->count_error == 0)
+		if (w->violation == NULL && w->marks.modified_watermark != DT_NOBEGIN && w->count_error == 0 && !w->lies)
 			cycle(w, true);
 		if (w->violation == NULL && chance(w, 0.4))
 			scan(w);
 	}
+}
+
+static const char *
+lies_of(const Walk *w)
+{
+	return !w->lies ? "" : psprintf(", lies: %.0f%% empty%s%s%s%s, %.0f%% without id", w->empty * 100,
+									w->no_offset ? ", no offset" : "", w->no_filter ? ", no filter" : "",
+									w->other_order ? ", other order" : "", w->huge_counts ? ", huge counts" : "",
+									w->no_id * 100);
 }
 
 /* unit_pull(seed bigint, walks int): what happened, and the first violation */
@@ -713,8 +812,8 @@ unit_pull(PG_FUNCTION_ARGS)
 	int			walks = PG_GETARG_INT32(1);
 	Walk	   *w = palloc0(sizeof(Walk));
 	MemoryContext cxt = AllocSetContextCreate(CurrentMemoryContext, "walk", ALLOCSET_DEFAULT_SIZES);
-	Datum		values[7];
-	bool		nulls[7] = {false};
+	Datum		values[8];
+	bool		nulls[8] = {false};
 	int			i;
 
 	InitMaterializedSRF(fcinfo, 0);
@@ -726,9 +825,9 @@ unit_pull(PG_FUNCTION_ARGS)
 		walk(w, (uint64) seed + i);
 		MemoryContextSwitchTo(old);
 		if (w->violation != NULL)
-			w->violation = psprintf("seed " INT64_FORMAT " (%d rows, pages of %d, windows of %d, %d at once, nulls %d, counts %+d%s, undated %.1f): %s",
+			w->violation = psprintf("seed " INT64_FORMAT " (%d rows, pages of %d, windows of %d, %d at once, nulls %d, counts %+d%s, undated %.1f%s): %s",
 									seed + i, w->nrows, w->page_rows, w->window_rows, w->concurrency, w->nulls,
-									w->count_error, w->no_counts ? " or none" : "", w->undated, w->violation);
+									w->count_error, w->no_counts ? " or none" : "", w->undated, lies_of(w), w->violation);
 		MemoryContextReset(cxt);
 	}
 	values[0] = Int64GetDatum(w->fetches);
@@ -737,9 +836,10 @@ unit_pull(PG_FUNCTION_ARGS)
 	values[3] = Int64GetDatum(w->restarts);
 	values[4] = Int64GetDatum(w->marked);
 	values[5] = Int64GetDatum(w->errors);
-	nulls[6] = w->violation == NULL;
+	values[6] = Int64GetDatum(w->shorts);
+	nulls[7] = w->violation == NULL;
 	if (w->violation != NULL)
-		values[6] = CStringGetTextDatum(w->violation);
+		values[7] = CStringGetTextDatum(w->violation);
 	tuplestore_putvalues(rsinfo->setResult, rsinfo->setDesc, values, nulls);
 	return (Datum) 0;
 }
