@@ -43,6 +43,7 @@ OBJS = \
 	src/mark.o \
 	src/merge.o \
 	src/mode.o \
+	src/names.o \
 	src/page.o \
 	src/pull.o \
 	src/pulls.o \

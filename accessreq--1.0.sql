@@ -548,15 +548,15 @@ CREATE TABLE accessreq.action (
 	tracking_id					text COLLATE "C",
 	access_request_ids			text[] COLLATE "C"
 );
--- a role is its OID within the origin, and another's in a copy
-CREATE UNIQUE INDEX action_dedupe_key_idx ON accessreq.action (server, dedupe_key, owner_oid, origin)
+-- role and server are their OIDs within the origin, and others' in a copy
+CREATE UNIQUE INDEX action_dedupe_key_idx ON accessreq.action (server_oid, dedupe_key, owner_oid, origin)
 	WHERE dedupe_key IS NOT NULL
 	AND state OPERATOR(pg_catalog.<>) ALL (ARRAY['failed', 'cancelled']::pg_catalog.text[]);
 -- what is not settled, as the worker looks for it
 CREATE INDEX action_due_idx ON accessreq.action (server, origin, owner_oid, server_oid, state, (coalesce(not_before, enqueued_at)), id)
 	WHERE settled_at IS NULL;
 -- an access request is cancelled by one action at a time
-CREATE UNIQUE INDEX action_cancel_idx ON accessreq.action (server, (access_request_ids[1]))
+CREATE UNIQUE INDEX action_cancel_idx ON accessreq.action (server_oid, (access_request_ids[1]), origin)
 	WHERE kind OPERATOR(pg_catalog.=) 'cancel' AND settled_at IS NULL;
 -- for the order of actions on the same access request, and what has become of it
 CREATE INDEX action_request_idx ON accessreq.action USING gin (access_request_ids) WITH (fastupdate = off)

@@ -128,11 +128,11 @@ find_by_key(const NewAction *a)
 
 	if (a->dedupe_key == NULL)
 		return 0;
-	sql_add_text(&args, a->server);
+	sql_add_oid(&args, a->server_oid);
 	sql_add_oid(&args, a->owner);
 	sql_add_text(&args, a->dedupe_key);
 	sql_add_text(&args, identity_origin());
-	if (sql_run("SELECT id FROM accessreq.action WHERE server = $1 AND owner_oid = $2"
+	if (sql_run("SELECT id FROM accessreq.action WHERE server_oid = $1 AND owner_oid = $2"
 				" AND dedupe_key = $3 AND origin = $4 AND state <> ALL (ARRAY['failed', 'cancelled']::text[])",
 				&args, SPI_OK_SELECT) == 0)
 		return 0;
@@ -147,11 +147,11 @@ find_cancel(const NewAction *a)
 
 	if (a->kind != ACTION_CANCEL)
 		return 0;
-	sql_add_text(&args, a->server);
+	sql_add_oid(&args, a->server_oid);
 	sql_add(&args, TEXTARRAYOID, a->ids, false);
 	sql_add_oid(&args, a->owner);
 	sql_add_text(&args, identity_origin());
-	if (sql_run("SELECT id, owner_oid = $3 AND origin = $4 FROM accessreq.action WHERE server = $1"
+	if (sql_run("SELECT id, owner_oid = $3 FROM accessreq.action WHERE server_oid = $1 AND origin = $4"
 				" AND access_request_ids[1] = ($2)[1] AND kind = 'cancel' AND settled_at IS NULL",
 				&args, SPI_OK_SELECT) == 0)
 		return 0;
@@ -312,15 +312,16 @@ check_has_ground(int64 id, const ActionRow *row)
 
 /* With the writer entered. */
 static void
-check_not_replaced(int64 id, Oid owner)
+check_not_replaced(int64 id, Oid owner, Oid serverid)
 {
 	SqlArgs		args = {0};
 
 	sql_add_int8(&args, id);
 	sql_add_oid(&args, owner);
 	sql_add_text(&args, identity_origin());
-	if (sql_run("SELECT b.id FROM accessreq.action a JOIN accessreq.action b ON b.server = a.server"
-				" AND b.id <> a.id AND ((b.owner_oid = $2 AND b.origin = $3 AND b.dedupe_key = a.dedupe_key"
+	sql_add_oid(&args, serverid);
+	if (sql_run("SELECT b.id FROM accessreq.action a JOIN accessreq.action b ON b.server_oid = $4 AND b.origin = $3"
+				" AND b.id <> a.id AND ((b.owner_oid = $2 AND b.dedupe_key = a.dedupe_key"
 				" AND b.state <> ALL (ARRAY['failed', 'cancelled']::text[]))"
 				" OR (a.kind = 'cancel' AND b.kind = 'cancel' AND b.settled_at IS NULL"
 				" AND b.access_request_ids[1] = a.access_request_ids[1]))"
@@ -347,7 +348,7 @@ action_retry(int64 id)
 				 errmsg("action " INT64_FORMAT " is %s", id, row.state),
 				 errhint("Only an action that failed or is unknown can be sent again.")));
 	check_has_ground(id, &row);
-	check_not_replaced(id, row.owner_role);
+	check_not_replaced(id, row.owner_role, row.server_now);
 	sql_add_int8(&args, id);
 	sql_add_oid(&args, row.owner_role);
 	sql_add_text(&args, identity_origin());
@@ -435,6 +436,11 @@ action_after_recovery(const char *server)
 #define HAS_OWNER(oid) \
 	"EXISTS (SELECT FROM pg_catalog.pg_roles r WHERE r.oid = " oid ")"
 
+/* Under the name that its rows have, or the one that the server has by now. */
+#define IS_HELD(server, oid, here) \
+	"EXISTS (SELECT FROM accessreq.sync_job h WHERE h.held_at IS NOT NULL" \
+	" AND (h.server = " server " OR (h.server_oid = " oid " AND h.origin = " here ")))"
+
 static ActionSender *
 sender_from_row(uint64 row)
 {
@@ -471,7 +477,7 @@ action_senders(void)
 	n = sql_run_kept(&plan, "SELECT j.server, coalesce((SELECT r.rolname FROM pg_catalog.pg_roles r"
 					 " WHERE r.oid = o.owner_oid)::text, o.owner), o.owner_oid,"
 					 " " HAS_OWNER("o.owner_oid") " AND " HAS_SERVER("o.server_oid") ","
-					 " " MAY_ALL("o.owner_oid") ", j.held_at IS NOT NULL,"
+					 " " MAY_ALL("o.owner_oid") ", " IS_HELD("j.server", "o.server_oid", "$1") ","
 					 /* another owner has another budget */
 					 " CASE WHEN coalesce(j.owner_oid, j.retry_after_of) = o.owner_oid THEN j.retry_after END,"
 					 " (SELECT " DUE OF_OWNER "'queued' ORDER BY a.server, a.origin, a.owner_oid, a.server_oid, a.state, " DUE
@@ -524,7 +530,7 @@ kind_of(const char *name)
  */
 #define NONE_BEFORE_IT(others) \
 	"NOT EXISTS (SELECT FROM (SELECT c.* FROM accessreq.action c WHERE " \
-	others " OFFSET 0) b WHERE b.settled_at IS NULL AND b.server = a.server AND b.id <> a.id" \
+	others " OFFSET 0) b WHERE b.settled_at IS NULL AND b.server_oid = a.server_oid AND b.origin = a.origin AND b.id <> a.id" \
 	" AND (b.state <> 'queued' OR (b.id < a.id AND coalesce(b.not_before, b.enqueued_at) <= $5)))"
 
 /*
@@ -535,15 +541,15 @@ kind_of(const char *name)
 	"SELECT id, kind, CASE WHEN kind = 'cancel' THEN request ->> 'comment' END," \
 	" http_status IS NOT NULL FROM accessreq.action a" \
 	" WHERE " OF_SENDER " AND state = 'queued' AND " DUE " <= $5" \
-	" AND EXISTS (SELECT FROM accessreq.sync_job j WHERE j.server = $1 AND j.held_at IS NULL" \
-	" AND coalesce(j.timeline, $6) = $6)" \
+	" AND NOT " IS_HELD("$1", "$3", "$4") \
+	" AND EXISTS (SELECT FROM accessreq.sync_job j WHERE j.server = $1 AND coalesce(j.timeline, $6) = $6)" \
 	" AND CASE kind WHEN 'create' THEN (SELECT " MAY("$2", CREATE_FUNCTION) ")" \
 	" WHEN 'cancel' THEN (SELECT " MAY("$2", CANCEL_FUNCTION) ")" \
 	" WHEN 'close' THEN (SELECT " MAY("$2", CLOSE_FUNCTION) ")" \
 	" ELSE (SELECT " MAY("$2", MERGE_FUNCTION) ") END" \
 	" AND (access_request_ids IS NULL OR " \
 	NONE_BEFORE_IT("c.kind = ANY ('{cancel,close}') AND c.access_request_ids && a.access_request_ids") ")" \
-	" AND (kind <> 'merge_config' OR " NONE_BEFORE_IT("c.kind = 'merge_config' AND c.settled_at IS NULL AND c.server = a.server") ")" \
+	" AND (kind <> 'merge_config' OR " NONE_BEFORE_IT("c.kind = 'merge_config' AND c.settled_at IS NULL AND c.server_oid = a.server_oid") ")" \
 	" AND ($8 IS NULL OR (kind = 'cancel' AND http_status IS NULL" \
 	" AND request ->> 'comment' = ANY ($8) AND id <> ALL ($9)))" \
 	IN_ORDER "LIMIT $7 FOR UPDATE OF a SKIP LOCKED"
@@ -873,15 +879,20 @@ action_give_up_unknown(const ActionSender *sender, int64 older_us, int sqlstate,
 }
 
 /*
- * A request of which there is no row is not known to be closed.  By state alone:
- * an item that full scans do not return any more may be anything.
+ * What the tables say of an access request.  Nobody knows of one without a row; an
+ * item that full scans do not return any more may be anything.
  */
-#define IS_OPEN(request) \
-	"coalesce((SELECT pg_catalog.bool_or(accessreq.is_open(s.state, NULL)) FROM accessreq.request_status s" \
-	" WHERE s.server = a.server AND s.access_request_id = " request "), true)"
+#define REQUEST_IS(what, request) \
+	"EXISTS (SELECT FROM accessreq.request_status s WHERE s.server = a.server" \
+	" AND s.access_request_id = " request " AND " what ")"
 
-#define STILL_OPEN \
-	"EXISTS (SELECT FROM pg_catalog.unnest(a.access_request_ids) u (id) WHERE " IS_OPEN("u.id") ")"
+#define ALL_CLOSED \
+	"NOT EXISTS (SELECT FROM pg_catalog.unnest(a.access_request_ids) u (id)" \
+	" WHERE NOT " REQUEST_IS("true", "u.id") " OR " REQUEST_IS("accessreq.is_open(s.state, NULL)", "u.id") ")"
+
+#define ONE_IS_OPEN \
+	"EXISTS (SELECT FROM pg_catalog.unnest(a.access_request_ids) u (id)" \
+	" WHERE " REQUEST_IS("accessreq.is_open(s.state, s.missing_since)", "u.id") ")"
 
 /* Pulled again since a day had passed. */
 #define A_DAY_LATER \
@@ -896,26 +907,26 @@ action_settle_closes(const char *server)
 	sql_add_text(&args, server);
 	sql_add_text(&args, identity_origin());
 	(void) end_actions("UPDATE accessreq.action a SET settled_at = pg_catalog.clock_timestamp(),"
-					   " state = CASE WHEN " STILL_OPEN " THEN 'failed' ELSE 'done' END,"
-					   " error_code = CASE WHEN " STILL_OPEN " THEN '08006' END,"
-					   " error = CASE WHEN " STILL_OPEN " THEN"
+					   " state = CASE WHEN " ALL_CLOSED " THEN 'done' ELSE 'failed' END,"
+					   " error_code = CASE WHEN " ALL_CLOSED " THEN NULL ELSE '08006' END,"
+					   " error = CASE WHEN " ALL_CLOSED " THEN NULL ELSE"
 					   " 'the answer was lost, and a day later it was not carried out' END"
 					   NOT_LOCKED("a.server = $1 AND a.state = 'unknown' AND a.kind = 'close' AND a.origin = $2"
-								  " AND a.settled_at IS NOT NULL AND (NOT " STILL_OPEN " OR " A_DAY_LATER ")")
+								  " AND a.settled_at IS NOT NULL AND (" ALL_CLOSED
+								  " OR (" ONE_IS_OPEN " AND " A_DAY_LATER "))")
 					   " RETURNING id, server, state", &args);
 }
 
 /*
- * Of the actions of one or two servers that will be the same role's and have the
- * same key, or cancel the same access request, one can stay what it is: one that
- * may have left before one that has not, and the older.  $1 and $2: the servers,
- * $3: here.
+ * Of a server's actions that will be the same role's and have the same key, or
+ * cancel the same access request, one can stay what it is: one that may have left
+ * before one that has not, and the older.  $1: the server, $2: here.
  */
 #define GIVE_WAY(same, which) \
 	"WITH a AS (SELECT x.id, x.state, pg_catalog.row_number() OVER (PARTITION BY " same \
 	" ORDER BY x.state = 'queued', x.id) AS place FROM (SELECT y.*," \
-	" CASE WHEN y.origin = $3 THEN y.owner_oid ELSE (SELECT r.oid FROM pg_catalog.pg_roles r" \
-	" WHERE r.rolname = y.owner::name) END AS role FROM accessreq.action y WHERE y.server IN ($1, $2)) x" \
+	" CASE WHEN y.origin = $2 THEN y.owner_oid ELSE (SELECT r.oid FROM pg_catalog.pg_roles r" \
+	" WHERE r.rolname = y.owner::name) END AS role FROM accessreq.action y WHERE y.server = $1) x" \
 	" WHERE " which ")"
 
 #define SAME_KEY \
@@ -930,7 +941,7 @@ action_settle_closes(const char *server)
 	" AND t.state = 'queued' RETURNING t.id, t.server, t.state"
 
 static void
-end_duplicates(const char *server, const char *other)
+end_duplicates(const char *server)
 {
 	static const char *const sql[] = {
 		FAIL_DUPLICATES(SAME_KEY, "'another action of the role has the same dedupe_key'"),
@@ -940,7 +951,6 @@ end_duplicates(const char *server, const char *other)
 	SqlArgs		args = {0};
 
 	sql_add_text(&args, server);
-	sql_add_text(&args, other);
 	sql_add_text(&args, identity_origin());
 	for (int i = 0; i < lengthof(sql); i++)
 		(void) end_actions(sql[i], &args);
@@ -962,14 +972,14 @@ action_adopt(const char *server)
 	WriterState state;
 	SqlArgs		args = {0};
 
-	end_duplicates(server, server);
+	end_duplicates(server);
 	enter(&state);
 	sql_add_text(&args, server);
 	sql_add_text(&args, identity_origin());
 	(void) sql_run("UPDATE accessreq.action a SET origin = $2, owner_oid = r.oid, owner = r.rolname,"
-				   " server_oid = coalesce((SELECT f.oid FROM pg_catalog.pg_foreign_server f"
-				   " WHERE f.srvname = $1::name), 0)"
-				   " FROM pg_catalog.pg_roles r WHERE r.rolname = a.owner::name AND a.server = $1 AND a.origin <> $2",
+				   " server_oid = f.oid"
+				   " FROM pg_catalog.pg_roles r, pg_catalog.pg_foreign_server f"
+				   " WHERE f.srvname = $1::name AND r.rolname = a.owner::name AND a.server = $1 AND a.origin <> $2",
 				   &args, SPI_OK_UPDATE);
 	writer_leave(&state);
 	(void) end_actions("UPDATE accessreq.action a SET settled_at = pg_catalog.clock_timestamp(),"
@@ -980,22 +990,26 @@ action_adopt(const char *server)
 					   " RETURNING id, server, state", &args);
 }
 
-void
-action_rename_server(const char *from, const char *to)
+bool
+action_rename_server(const char *from, const char *to, Oid serverid)
 {
 	WriterState state;
 	SqlArgs		args = {0};
+	SqlArgs		left = {0};
+	bool		any_left;
 
-	end_duplicates(from, to);
 	enter(&state);
+	sql_add_text(&left, from);
 	sql_add_text(&args, from);
 	sql_add_text(&args, to);
-	sql_add_oid(&args, get_foreign_server_oid(to, true));
+	sql_add_oid(&args, serverid);
 	sql_add_text(&args, identity_origin());
-	(void) sql_run("UPDATE accessreq.action SET server = $2,"
-				   " server_oid = CASE WHEN origin = $4 THEN $3 ELSE server_oid END WHERE server = $1",
+	(void) sql_run("UPDATE accessreq.action a SET server = $2 WHERE a.server = $1"
+				   " AND (a.origin <> $4 OR a.server_oid = $3 OR NOT " HAS_SERVER("a.server_oid") ")",
 				   &args, SPI_OK_UPDATE);
+	any_left = sql_run("SELECT 1 FROM accessreq.action WHERE server = $1 LIMIT 1", &left, SPI_OK_SELECT) > 0;
 	writer_leave(&state);
+	return any_left;
 }
 
 int

@@ -80,8 +80,12 @@ extern void action_after_recovery(const char *server);
  */
 extern void action_adopt(const char *server);
 
-/* For rename_server(): they become those of another server; those above likewise. */
-extern void action_rename_server(const char *from, const char *to);
+/*
+ * For rename_server(): the actions follow their server to its new name.  None is sent
+ * elsewhere for it: those of another server that has the old name by now stay, which
+ * is told, and those of one that is gone have the new name and fail.
+ */
+extern bool action_rename_server(const char *from, const char *to, Oid serverid);
 
 /*
  * A pull has ended well: what the tables say by now of closes whose answer was

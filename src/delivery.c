@@ -40,7 +40,7 @@ delivery_close(Delivery *delivery)
 }
 
 int
-delivery_count(Deliveries *d, const char *server)
+delivery_count(Deliveries *d, Oid serverid)
 {
 	dlist_iter	iter;
 	int			n = 0;
@@ -49,7 +49,7 @@ delivery_count(Deliveries *d, const char *server)
 	{
 		const Delivery *delivery = dlist_container(Delivery, node, iter.cur);
 
-		n += strcmp(delivery->sender->queue.server, server) == 0;
+		n += delivery->sender->queue.server_oid == serverid;
 	}
 	return n;
 }
@@ -416,7 +416,7 @@ claim_parcels(Sender *s, Oid serverid, const Parcel *parcels, int n)
 static int
 free_slots(Sender *s, const Tenant *tenant)
 {
-	int			slots = tenant->max_concurrency - delivery_count(s->d, s->queue.server);
+	int			slots = tenant->max_concurrency - delivery_count(s->d, tenant->serverid);
 	int			room = call_room(s->d->calls);
 
 	/* what is under way to the server tells when it ends; what others have does not */

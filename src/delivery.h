@@ -34,6 +34,6 @@ extern void delivery_go_on_merging(Deliveries *d);
 extern void delivery_give_up(Deliveries *d);
 
 /* How many are under way to a server, whosever they are. */
-extern int	delivery_count(Deliveries *d, const char *server);
+extern int	delivery_count(Deliveries *d, Oid serverid);
 
 #endif							/* ACCESSREQ_DELIVERY_H */

@@ -68,7 +68,7 @@ identity_server_name(Oid oid, const char *origin)
 }
 
 void
-identity_refresh_names(void)
+identity_refresh_jobs(void)
 {
 	static const char *const statements[] = {
 		"UPDATE accessreq.sync_job t SET owner = r.rolname FROM pg_catalog.pg_roles r"
@@ -77,8 +77,6 @@ identity_refresh_names(void)
 		" WHERE t.origin = $1 AND r.oid = t.held_by_oid AND r.rolname <> t.held_by::name",
 		"UPDATE accessreq.sync_run t SET owner = r.rolname FROM pg_catalog.pg_roles r, accessreq.sync_job j"
 		" WHERE j.server = t.server AND j.origin = $1 AND r.oid = t.owner_oid AND r.rolname <> t.owner::name",
-		"UPDATE accessreq.action t SET owner = r.rolname FROM pg_catalog.pg_roles r"
-		" WHERE t.origin = $1 AND r.oid = t.owner_oid AND r.rolname <> t.owner::name",
 	};
 	WriterState state;
 
@@ -91,4 +89,30 @@ identity_refresh_names(void)
 		(void) sql_run(statements[i], &args, SPI_OK_UPDATE);
 	}
 	writer_leave(&state);
+}
+
+/* What somebody has locked keeps its old name until the next walk. */
+int64
+identity_refresh_actions(int64 from, int ids)
+{
+	WriterState state;
+	SqlArgs		args = {0};
+	SqlArgs		rest = {0};
+	int64		next = -1;
+
+	writer_enter_for(&state, "action");
+	sql_add_text(&args, identity_origin());
+	sql_add_int8(&args, from);
+	sql_add_int8(&args, from + ids);
+	(void) sql_run("UPDATE accessreq.action t SET owner = r.rolname FROM pg_catalog.pg_roles r"
+				   " WHERE r.oid = t.owner_oid AND t.id = ANY (ARRAY(SELECT a.id FROM accessreq.action a"
+				   " JOIN pg_catalog.pg_roles o ON o.oid = a.owner_oid WHERE a.id >= $2 AND a.id < $3"
+				   " AND a.origin = $1 AND o.rolname <> a.owner::name FOR UPDATE OF a SKIP LOCKED))",
+				   &args, SPI_OK_UPDATE);
+	sql_add_int8(&rest, from + ids);
+	if (sql_run("SELECT id FROM accessreq.action WHERE id >= $1 ORDER BY id LIMIT 1",
+				&rest, SPI_OK_SELECT) > 0)
+		next = sql_int(0, 1);
+	writer_leave(&state);
+	return next;
 }

@@ -30,9 +30,11 @@ extern Oid	identity_server(const char *name, Oid oid, const char *origin);
 extern char *identity_server_name(Oid oid, const char *origin);
 
 /*
- * The tables' names of roles become those that their roles have now.  In a
+ * Names of roles become those that the roles have now: of jobs and runs; of actions,
+ * from an id on so many ids.  The latter tells where to go on, -1: nowhere.  In a
  * transaction, with SPI connected; writes as the tables' owner.
  */
-extern void identity_refresh_names(void);
+extern void identity_refresh_jobs(void);
+extern int64 identity_refresh_actions(int64 from, int ids);
 
 #endif							/* ACCESSREQ_IDENTITY_H */

@@ -284,14 +284,18 @@ job_check_same_tenant(const Tenant *tenant, const char *server, const char *tena
  * they would be stored a second time.  Which name that is, or NULL.
  */
 static char *
-find_left_behind(const char *server, const char *tenant_name)
+find_left_behind(const Tenant *tenant, const char *tenant_name)
 {
 	SqlArgs		args = {0};
 
-	sql_add_text(&args, server);
+	sql_add_text(&args, tenant->server);
 	sql_add_text(&args, tenant_name);
+	sql_add_oid(&args, tenant->serverid);
+	sql_add_text(&args, identity_origin());
+	/* another server may have the old name by now */
 	if (sql_run("SELECT j.server FROM accessreq.sync_job j WHERE j.tenant = $2 AND j.server <> $1"
-				" AND NOT EXISTS (SELECT FROM pg_catalog.pg_foreign_server f WHERE f.srvname = j.server::name)"
+				" AND ((j.server_oid = $3 AND j.origin = $4) OR NOT EXISTS"
+				" (SELECT FROM pg_catalog.pg_foreign_server f WHERE f.srvname = j.server::name))"
 				" AND NOT " WAS_PULLED("$1") " AND " WAS_PULLED("j.server")
 				" ORDER BY j.last_success_at DESC NULLS LAST LIMIT 1", &args, SPI_OK_SELECT) == 0)
 		return NULL;
@@ -306,7 +310,7 @@ job_left_behind(const Tenant *tenant, const char *tenant_name)
 	char	   *other = NULL;
 
 	writer_enter_to_read(&state);
-	other = find_left_behind(tenant->server, name);
+	other = find_left_behind(tenant, name);
 	writer_leave(&state);
 	return other;
 }
@@ -509,8 +513,8 @@ job_disable(const char *server)
  * A job that nobody pulls yet, so that holds, origin and timeline of a server's
  * actions have a place.
  */
-static void
-insert_ownerless(const char *server)
+void
+job_insert_ownerless(const char *server)
 {
 	WriterState state;
 	SqlArgs		args = {0};
@@ -583,7 +587,7 @@ job_ensure(const char *server)
 	}
 	writer_leave(&state);
 	if (!found)
-		insert_ownerless(server);
+		job_insert_ownerless(server);
 	check_origin(server, origin);
 	if (found && !moved)
 		note_ensured(server);
@@ -649,16 +653,25 @@ job_moved_timelines(void)
 }
 
 bool
-job_drop_unpulled(const char *server)
+job_give_way(const char *server, const char *to)
 {
 	WriterState state;
+	SqlArgs		own = {0};
 	SqlArgs		args = {0};
 	bool		gone;
 
 	writer_enter_for(&state, "sync_job");
+	sql_add_text(&own, server);
 	sql_add_text(&args, server);
+	sql_add_text(&args, to);
+	/* what was said of it while it was there is meant for the other */
+	sql_run("UPDATE accessreq.sync_job j SET held_at = coalesce(j.held_at, h.held_at),"
+			" held_by = CASE WHEN j.held_at IS NULL THEN h.held_by ELSE j.held_by END,"
+			" held_by_oid = CASE WHEN j.held_at IS NULL THEN h.held_by_oid ELSE j.held_by_oid END,"
+			" retry_after = greatest(j.retry_after, h.retry_after)"
+			" FROM accessreq.sync_job h WHERE j.server = $2 AND h.server = $1", &args, SPI_OK_UPDATE);
 	gone = sql_run("DELETE FROM accessreq.sync_job WHERE server = $1 AND NOT enabled"
-				   " AND NOT " WAS_PULLED("$1"), &args, SPI_OK_DELETE) > 0;
+				   " AND NOT " WAS_PULLED("$1"), &own, SPI_OK_DELETE) > 0;
 	writer_leave(&state);
 	return gone;
 }
@@ -675,7 +688,7 @@ job_hold(const char *server, Oid userid, bool hold)
 	bool		changed;
 
 	if (hold)
-		insert_ownerless(server);
+		job_insert_ownerless(server);
 
 	writer_enter_for(&state, "sync_job");
 	sql_add_text(&args, server);

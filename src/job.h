@@ -231,9 +231,13 @@ extern void job_note_retry_after(const char *server, Oid owner, int64 us);
 
 /*
  * Delete the row of a job that has pulled nothing, and is not to: enqueueing has
- * made it, or a pull that could not begin.  False where it is more than that.
+ * made it, or a pull that could not begin.  A hold goes over to the job of "to".
+ * False where it is more than that.
  */
-extern bool job_drop_unpulled(const char *server);
+extern bool job_give_way(const char *server, const char *to);
+
+/* A job that nobody pulls yet, where there is none. */
+extern void job_insert_ownerless(const char *server);
 
 /* The pid of the process that holds the lock of a server's pull, or 0. */
 extern int	job_running_pid(Oid serverid);

@@ -26,6 +26,7 @@
 #include "storage/lmgr.h"
 #include "store.h"
 #include "tables.h"
+#include "tenant.h"
 #include "utils/acl.h"
 #include "utils/builtins.h"
 #include "utils/lsyscache.h"
@@ -125,10 +126,10 @@ adopt_job(const char *server, const JobOwner *owner)
 	values[3] = CStringGetTextDatum(GetUserNameFromId(role, false));
 	values[4] = ObjectIdGetDatum(role);
 	writer_enter(&writer);
-	/* its interrupted scan is the owner's as well */
-	statement_check(SPI_execute_with_args("UPDATE accessreq.sync_run r SET owner_oid = $5"
-										  " FROM accessreq.sync_job j WHERE j.server = $1 AND r.server = $1"
-										  " AND j.origin <> $2 AND r.owner = j.owner AND j.owner = $4",
+	/* OIDs of there are strangers' here */
+	statement_check(SPI_execute_with_args("UPDATE accessreq.sync_run r SET owner_oid ="
+										  " coalesce((SELECT u.oid FROM pg_catalog.pg_roles u WHERE u.rolname = r.owner::name), 0)"
+										  " FROM accessreq.sync_job j WHERE j.server = $1 AND r.server = $1 AND j.origin <> $2",
 										  5, types, values, NULL, false, 0));
 	statement_check(SPI_execute_with_args("UPDATE accessreq.sync_job j SET"
 										  " server_oid = (SELECT f.oid FROM pg_catalog.pg_foreign_server f WHERE f.srvname = $1::name),"
@@ -188,6 +189,11 @@ accessreq_adopt(PG_FUNCTION_ARGS)
 				 errmsg("server \"%s\" has no job", server),
 				 errhint("A job is made by the first CALL accessreq.sync().")));
 	check_may(server, &owner);
+	if (!tenant_is_server(server) && identity_server_name(owner.server, identity_origin()) == NULL)
+		ereport(ERROR,
+				(errcode(ERRCODE_UNDEFINED_OBJECT),
+				 errmsg("server \"%s\" does not exist", server),
+				 errhint("Create it first: its actions are sent to it.")));
 	/* a physical copy, or what was recovered to a time before */
 	origin = job_origin(server);
 	if (origin != NULL && strcmp(origin, identity_origin()) == 0)
@@ -201,9 +207,42 @@ accessreq_adopt(PG_FUNCTION_ARGS)
 }
 
 /*
+ * May the rows of "from" become those of "to"?  Its server was renamed, or is gone;
+ * and the caller may use the other.
+ */
+static void
+check_rename(const char *from, const char *to, JobOwner *owner, JobOwner *taken)
+{
+	Oid			serverid = get_foreign_server_oid(to, true);
+
+	*owner = job_owner(from);
+	if (!owner->found)
+		ereport(ERROR,
+				(errcode(ERRCODE_UNDEFINED_OBJECT),
+				 errmsg("server \"%s\" has no job", from)));
+	check_may(from, owner);
+	if (!tenant_is_server(to))
+		ereport(ERROR,
+				(errcode(ERRCODE_UNDEFINED_OBJECT),
+				 errmsg("server \"%s\" does not exist", to),
+				 errhint("First ALTER SERVER %s RENAME TO %s.", quote_identifier(from), quote_identifier(to))));
+	if (OidIsValid(get_foreign_server_oid(from, true)) && owner->server != serverid)
+		ereport(ERROR,
+				(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
+				 errmsg("server \"%s\" was not renamed to \"%s\"", from, to),
+				 errdetail("Its rows are another server's than that one's.")));
+	if (!has_privs_of_role(GetUserId(), writer_tables_owner()))
+		tenant_check_usage(serverid, GetUserId());
+	*taken = job_owner(to);
+	if (taken->name != NULL)
+		check_may(to, taken);
+}
+
+/*
  * rename_server(old_name name, new_name name): the rows follow a server that
- * was renamed.  Raises 42710 where there are rows of the new name, 55006 while it
- * is pulled.  Of actions of both names with the same dedupe key one stays.
+ * was renamed.  Raises 42704 where it has no job, or no server has the new name;
+ * 55000 where it was not renamed; 42501 without USAGE on it; 42710 where there are
+ * rows of the new name, 55006 while it is pulled.
  */
 Datum
 accessreq_rename_server(PG_FUNCTION_ARGS)
@@ -212,35 +251,36 @@ accessreq_rename_server(PG_FUNCTION_ARGS)
 	const char *to = name_arg(fcinfo, 1, "new_name");
 	JobOwner	owner;
 	JobOwner	taken;
+	bool		others;
 
 	PreventCommandDuringRecovery("accessreq.rename_server()");
 	PreventCommandIfReadOnly("accessreq.rename_server()");
 	SPI_connect();
-	owner = job_owner(from);
-	check_may(from, &owner);
-	taken = job_owner(to);
-	if (taken.name != NULL)
-		check_may(to, &taken);
-	if (!owner.found)
-		ereport(ERROR,
-				(errcode(ERRCODE_UNDEFINED_OBJECT),
-				 errmsg("server \"%s\" has no job", from)));
+	check_rename(from, to, &owner, &taken);
 	lock_server(from);
 	lock_server(to);
+	/* as it is by now */
+	check_rename(from, to, &owner, &taken);
 	job_row_is_gone();
 	/* what was tried since the server got its new name has made a job, and no more */
-	if (taken.found && !job_drop_unpulled(to))
+	if (taken.found && !job_give_way(to, from))
 		ereport(ERROR,
 				(errcode(ERRCODE_DUPLICATE_OBJECT),
 				 errmsg(taken.enabled ? "the job of server \"%s\" is enabled" :
 						"server \"%s\" has rows already", to),
 				 taken.enabled ? errhint("SELECT accessreq.stop_sync('%s') first.", to) :
 				 errhint("accessreq.forget() deletes them, what is queued for it included.")));
-	action_rename_server(from, to);
+	others = action_rename_server(from, to, get_foreign_server_oid(to, false));
 	for (int i = 0; i < NUM_EXTENSION_TABLES; i++)
-		(void) write_about(psprintf("UPDATE accessreq.%s SET server = $2 WHERE server = $1",
-									extension_tables[i]), from, to);
+	{
+		if (strcmp(extension_tables[i], "action") != 0)
+			(void) write_about(psprintf("UPDATE accessreq.%s SET server = $2 WHERE server = $1",
+										extension_tables[i]), from, to);
+	}
 	job_note_server(to);
+	/* those of another server that has the old name need a job as well */
+	if (others)
+		job_insert_ownerless(from);
 	SPI_finish();
 	workers_wake_at_commit(MyDatabaseId);
 	PG_RETURN_VOID();

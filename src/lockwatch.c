@@ -18,6 +18,8 @@
 #include "lockwatch.h"
 #include "miscadmin.h"
 #include "sql.h"
+#include "utils/memutils.h"
+#include "utils/resowner.h"
 #include "utils/snapmgr.h"
 #include "utils/timestamp.h"
 
@@ -54,17 +56,37 @@ find_reason(void)
 		strlcpy(watch.reason, sql_text(0, 1), sizeof(watch.reason));
 }
 
-/* Nothing is locked for it but the catalogs, for reading. */
+/*
+ * Nothing is locked for it but the catalogs, for reading; and those may be what is
+ * locked.  In a subtransaction, so that its failure leaves the session's locks.
+ */
 static void
 find_reason_in_transaction(void)
 {
+	MemoryContext cxt = CurrentMemoryContext;
+	ResourceOwner owner;
+
 	StartTransactionCommand();
+	owner = CurrentResourceOwner;
 	SPI_connect();
 	PushActiveSnapshot(GetTransactionSnapshot());
-	find_reason();
+	BeginInternalSubTransaction(NULL);
+	PG_TRY();
+	{
+		find_reason();
+		ReleaseCurrentSubTransaction();
+	}
+	PG_CATCH();
+	{
+		FlushErrorState();
+		RollbackAndReleaseCurrentSubTransaction();
+	}
+	PG_END_TRY();
+	CurrentResourceOwner = owner;
 	PopActiveSnapshot();
 	SPI_finish();
 	CommitTransactionCommand();
+	MemoryContextSwitchTo(cxt);
 }
 
 void

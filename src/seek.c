@@ -318,7 +318,11 @@ note_all_found(void *arg)
 
 	const Tenant *tenant = inquiry_tenant(e->s->inquiry);
 
-	/* in another tenant nothing that is not there means anything */
+	/*
+	 * In another tenant nothing that is not there means anything.  Where the
+	 * mapping was altered meanwhile nobody knows whose answer it is: it is asked
+	 * again.
+	 */
 	(void) job_check_tenant(tenant, e->s->queue.server, token_tenant(tenant));
 	e->settled = NIL;
 	for (int i = 0; i < inquiry_size(e->s->inquiry); i++)

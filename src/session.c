@@ -34,11 +34,13 @@
 Oid
 session_resolve(const char *name)
 {
+	const char *meant = name != NULL ? name : accessreq_server;
+
 	/* what was renamed is told from what never was */
-	if (name != NULL && !tenant_is_server(name))
+	if (meant != NULL && meant[0] != '\0' && !tenant_is_server(meant))
 	{
 		SPI_connect();
-		job_check_has_server(name);
+		job_check_has_server(meant);
 		SPI_finish();
 	}
 	return tenant_resolve(name, GetUserId());

@@ -36,8 +36,10 @@
 #include "tcop/utility.h"
 #include "tenant.h"
 #include "utility.h"
+#include "utils/lsyscache.h"
 #include "version.h"
 #include "workers.h"
+#include "writer.h"
 
 static ProcessUtility_hook_type previous_hook = NULL;
 
@@ -176,20 +178,31 @@ warn_of_public_mapping(const char *server)
 }
 
 /*
- * The servers with a job that is enabled: a List of their names, in the current
- * context.
+ * The servers of ours that are there and have a job that is enabled: a List of their
+ * names, in the current context.
  */
 static List *
 pulled_servers(void)
 {
 	MemoryContext cxt = CurrentMemoryContext;
-	List	   *servers;
+	Oid			table = get_relname_relid("sync_job", writer_schema());
+	List	   *servers = NIL;
+	ListCell   *cell;
+	List	   *there = NIL;
 
+	/* no command waits for it */
+	if (!OidIsValid(table) || !ConditionalLockRelationOid(table, AccessShareLock))
+		return NIL;
 	SPI_connect();
 	MemoryContextSwitchTo(cxt);
 	servers = job_enabled_servers();
 	SPI_finish();
-	return servers;
+	foreach(cell, servers)
+	{
+		if (tenant_is_server(lfirst(cell)))
+			there = lappend(there, lfirst(cell));
+	}
+	return there;
 }
 
 static bool

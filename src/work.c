@@ -13,13 +13,11 @@
 
 #include "call.h"
 #include "deliveries.h"
-#include "identity.h"
 #include "miscadmin.h"
+#include "names.h"
 #include "pulls.h"
 #include "unit.h"
-#include "utils/inval.h"
 #include "utils/memutils.h"
-#include "utils/syscache.h"
 #include "utils/timestamp.h"
 #include "work.h"
 
@@ -33,13 +31,6 @@
 #define TROUBLE_PAUSE_MS 1000
 #define PASSING_PAUSE_MS 250
 
-/*
- * Roles may change often, with all actions to be looked through each time: that
- * takes no more than a part of the time.
- */
-#define NAMES_SHARE 100
-#define NAMES_PAUSE_MS 10000
-
 struct Work
 {
 	MemoryContext cxt;
@@ -47,17 +38,7 @@ struct Work
 	CallSet    *calls;
 	Pulls	   *pulls;
 	Deliveries *deliveries;
-	TimestampTz names_after;	/* roles' names are looked at no sooner */
 };
-
-/* Some role may have got another name.  At first nobody knows. */
-static bool names_stale = true;
-
-static void
-on_role_change(Datum arg, int cacheid, uint32 hashvalue)
-{
-	names_stale = true;
-}
 
 Work *
 work_open(void)
@@ -68,7 +49,7 @@ work_open(void)
 
 	work->cxt = cxt;
 	work->turn = AllocSetContextCreate(cxt, "accessreq turn", ALLOCSET_DEFAULT_SIZES);
-	CacheRegisterSyscacheCallback(AUTHOID, on_role_change, (Datum) 0);
+	names_open();
 	work->calls = call_open(cxt);
 	work->pulls = pulls_open(work->calls);
 	work->deliveries = deliveries_open(work->calls);
@@ -132,40 +113,6 @@ poll(Work *work)
 	return t.any ? 0 : t.next_ms;
 }
 
-static void
-refresh_names(void *arg)
-{
-	identity_refresh_names();
-}
-
-/* Who has been renamed is so in the tables; returns when to look again. */
-static long
-turn_names(Work *work)
-{
-	TimestampTz now = GetCurrentTimestamp();
-	ErrorData  *error;
-
-	if (!names_stale)
-		return -1;
-	if (now < work->names_after)
-		return unit_ms_until(work->names_after, now);
-	/* what changes meanwhile is seen the next time */
-	names_stale = false;
-	error = unit_run(refresh_names, NULL);
-	work->names_after = GetCurrentTimestamp() + (GetCurrentTimestamp() - now) * NAMES_SHARE;
-	if (error != NULL)
-	{
-		names_stale = true;
-		if (!unit_error_passes(error))
-			ereport(LOG,
-					(errcode(error->sqlerrcode),
-					 errmsg("could not bring the names of roles up to date: %s", error->message)));
-		work->names_after = Max(work->names_after, now + NAMES_PAUSE_MS * INT64CONST(1000));
-		return NAMES_PAUSE_MS;
-	}
-	return names_stale ? unit_ms_until(work->names_after, GetCurrentTimestamp()) : -1;
-}
-
 static long
 turn(Work *work)
 {
@@ -185,7 +132,7 @@ turn(Work *work)
 		return 0;
 	if (wait != 0)
 		wait = poll(work);
-	wait = unit_sooner(wait, turn_names(work));
+	wait = unit_sooner(wait, names_turn());
 	if (unit_lost_locks())
 		pulls_give_up(work->pulls);
 	if (unit_ground() != UNIT_OK)

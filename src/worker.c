@@ -51,7 +51,7 @@ static void
 fix_settings(void)
 {
 	static const char *const settings[][2] = {
-		{"lock_timeout", WORKER_LOCK_TIMEOUT},
+		{"lock_timeout", "0"},
 		{"statement_timeout", "0"},
 		{"default_transaction_isolation", "read committed"},
 		{"default_transaction_read_only", "off"},
@@ -172,6 +172,8 @@ start(Oid database)
 	/* before there is a transaction, which connecting is too */
 	fix_settings();
 	BackgroundWorkerInitializeConnectionByOid(database, InvalidOid, 0);
+	/* connecting waits for whatever locks it meets */
+	SetConfigOption("lock_timeout", WORKER_LOCK_TIMEOUT, PGC_SUSET, PGC_S_OVERRIDE);
 	before_shmem_exit(release_locks, (Datum) 0);
 	pqsignal(SIGINT, on_cancel);
 	pgstat_report_appname(WORKER_TYPE);

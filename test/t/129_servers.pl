@@ -64,6 +64,8 @@ is(outcome($kept), 'done', 'until it leads there again');
 
 # ------------------------------------------------------------------- it is renamed
 
+my $keyed = create('acme', "dedupe_key => 'done',");
+is(outcome($keyed), 'done', 'one with a key');
 value("SELECT accessreq.hold_actions('acme')");
 ($kept, $unknown) = (create('acme'), cancel('acme'));
 value("UPDATE accessreq.action SET state = 'unknown', sent_at = now() - interval '1 minute' WHERE id = $unknown");
@@ -72,12 +74,13 @@ is(outcome($kept), 'done', 'ALTER SERVER RENAME: what is queued is sent');
 is(outcome($unknown), 'failed', 'what is unknown is looked for');
 is(action($_, 'server'), 'acme', 'its rows have the old name') for $kept;
 
-# two keys, one of each name, that become one
-value("SELECT accessreq.hold_actions('acme')");
-my ($first, $second);
-$first = create('acme2', "dedupe_key => 'k', not_before => now() + interval '1 day',");
+# under which name it is enqueued does not matter: keys, holds, one cancel a request
+is(value("SELECT accessreq.enqueue_create(b, dedupe_key => 'done', server => 'acme2') FROM accessreq.grant_request(ARRAY['person'], 'ROLE', 'role', 'c') b"), $keyed, 'the key of what is done under the old name counts');
+value("SELECT accessreq.hold_actions('acme2')");
+my $first = value("SELECT accessreq.enqueue_cancel('$open[0]', 'c', server => 'acme2')");
 value("UPDATE accessreq.action SET server = 'acme' WHERE id = $first");
-$second = create('acme2', "dedupe_key => 'k', not_before => now() + interval '1 day',");
+is(value("SELECT accessreq.enqueue_cancel('$open[0]', 'c', server => 'acme2')"), $first, 'a request has one cancel');
+is(value("SELECT pg_sleep(1.5)") . action($first, 'state'), 'queued', 'a hold under the new name holds what has the old');
 my $rows = value("SELECT count(*) FROM accessreq.request_status WHERE server = 'acme'");
 my $trap = qr/the rows of tenant "[^"]+" are stored under the name "acme", which no server has any more/;
 
@@ -104,14 +107,39 @@ is($r->{sqlstate}, '42710', 'a job of the new name that is enabled stands in the
 like($r->{err}, qr/HINT:  SELECT accessreq\.stop_sync\('acme2'\) first/, 'with what to do');
 value("SELECT accessreq.stop_sync('acme2')");
 value("SELECT accessreq.rename_server('acme', 'acme2')");
-is(action($first, "state || ' ' || server"), 'queued acme2', 'of two with the same key the older stays');
-is(action($second, "state || ' ' || error_code"), 'failed 23505', 'the other fails');
+is(action($first, "state || ' ' || server"), 'queued acme2', 'what was queued follows');
+is(value("SELECT held_by FROM accessreq.sync_job WHERE server = 'acme2'") ne '', 1, 'so does the hold');
 is(run("CALL accessreq.sync('acme2')")->{sqlstate}, '', 'then it is pulled');
 is(value("SELECT count(*) = count(DISTINCT account_activity_item_id) AND count(*) > $rows FROM accessreq.request_status"), 't', 'and each row is there once');
 $rows = value('SELECT count(*) FROM accessreq.request_status');
-value("SELECT accessreq.cancel_action($first)");
+value("SELECT accessreq.cancel_action($first); SELECT accessreq.release_actions('acme2')");
+
+# what rename_server() does not do
+is(run("SELECT accessreq.rename_server('acme2', 'nowhere')")->{sqlstate}, '42704', 'rename_server() to a name that no server has');
+value(server('beside', $other, 'othertenant'));
+is(run("SELECT accessreq.rename_server('acme2', 'beside')")->{sqlstate}, '55000', 'of one that was not renamed');
+value("CREATE ROLE mover; GRANT EXECUTE ON FUNCTION accessreq.rename_server TO mover; UPDATE accessreq.sync_job SET owner = 'mover', owner_oid = 'mover'::regrole WHERE server = 'acme2'");
+value('BEGIN; ALTER SERVER acme2 RENAME TO mine; SET LOCAL ROLE mover');
+is(run("SELECT accessreq.rename_server('acme2', 'mine')")->{sqlstate}, '42501', 'by whom may not use the server');
+value("ROLLBACK; UPDATE accessreq.sync_job SET owner = 'postgres', owner_oid = 10 WHERE server = 'acme2'");
+# another server has the old name by now
+value("SELECT accessreq.hold_actions('acme2')");
+my $old = create('acme2');
+value('ALTER SERVER acme2 RENAME TO moved; ' . server('acme2', $other, 'othertenant'));
+my $new = create('acme2');
+$r = run("CALL accessreq.sync('moved')");
+is($r->{sqlstate} . ($r->{err} =~ /under the name "acme2"/ ? ' says so' : ''), '55000 says so', 'a pull of the renamed one knows its rows under a name that is another\'s by now') or diag($r->{err});
+$_->forget for $sandbox, $other;
+value("SELECT accessreq.rename_server('acme2', 'moved')");
+is(action($old, 'server') . ' ' . action($new, 'server'), 'moved acme2', 'rename_server() moves its own alone');
+is(value("SELECT count(*) FROM accessreq.release_actions('moved') UNION ALL SELECT accessreq.release_actions('acme2')") ne '', 1, 'released');
+is(outcome($_), 'done', 'both are sent') for $old, $new;
+is(posts($sandbox) . posts($other), '11', 'each to its own tenant');
+value("DROP SERVER acme2 CASCADE; SELECT count(*) FROM accessreq.forget('acme2'); BEGIN; ALTER SERVER moved RENAME TO acme2; SELECT accessreq.rename_server('moved', 'acme2'); COMMIT");
 
 # the old rows as an archive
+value("CALL accessreq.sync('acme2')");
+$rows = value('SELECT count(*) FROM accessreq.request_status');
 value("ALTER SERVER acme2 RENAME TO acme3");
 is(run("CALL accessreq.sync('acme3', beside_archive => true)")->{sqlstate}, '', 'old rows may be an archive');
 is(value("SELECT string_agg(server || ' ' || n, ',' ORDER BY server) FROM (SELECT server, count(*) AS n FROM accessreq.request_status GROUP BY 1) x"), "acme2 $rows,acme3 $rows", 'which stays');

@@ -65,6 +65,7 @@ sub begin
 	$sandbox{$_}->admin('POST', 'latency', { ms => 700 }) for qw(session worker);
 	$session->value("SELECT accessreq.start_sync('enabled', every => '1 second')");
 	poll_until('the job to be well', sub { value("SELECT health FROM accessreq.sync_status WHERE server = 'enabled'") eq 'ok' }) or die;
+	$sandbox{sending}->forget;
 	# whose tenant the servers are is known from what they have done
 	for my $kind (qw(queued unknown sending))
 	{
@@ -87,7 +88,7 @@ sub begin
 		}
 		$id{$kind} = $session->value("SELECT accessreq.enqueue_create(b, server => '$kind') FROM accessreq.grant_request(ARRAY['person$n'], 'ROLE', 'role$n', 'c') b");
 		poll_until('the action to be unknown', sub { action($kind, 'state') eq 'unknown' }) or die if $kind eq 'unknown';
-		$sandbox{$kind}->await(qr{POST .*/access-requests$}) if $kind eq 'sending';
+		$sandbox{$kind}->await(qr{POST .*/access-requests$}, 2) if $kind eq 'sending';
 	}
 	$session->quit;
 	%runs = map { $_ => value("SELECT coalesce(max(run_id), 0) FROM accessreq.sync_run WHERE server = '$_'") } @kinds;
@@ -210,6 +211,8 @@ for (@table)
 		$admin = new_session($node, db => "${db}_renamed") if $of_database;
 		value("SELECT accessreq.release_actions('queued')");
 		$sandbox{$_}->admin('POST', 'advance', { ms => 60000 }) for qw(queued sending unknown);
+		# what is not settled then was so before: it has had time to be tried
+		sleep 3 if grep { /not settled/ } @cells;
 		check_cell($command, $_, $cell{$_}) for grep { $_ ne 'session' } @kinds;
 		# rows of one tenant alone, which is its own
 		for my $kind (qw(session worker))
