@@ -150,7 +150,8 @@ answer_html(Answer *a, int status)
 	a->content_type = "text/html";
 	text_printf(&a->body, "<html>\r\n<head><title>%d</title></head>\r\n<body>\r\n<center><h1>%s</h1>"
 				"</center>\r\n<hr><center>gateway</center>\r\n</body>\r\n</html>\r\n",
-				status, status == 414 ? "414 Request-URI Too Large" : status_words(status));
+				status, status == 414 ? "414 Request-URI Too Large" :
+				status < 300 ? "We are down for maintenance" : status_words(status));
 }
 
 /* Frees json. */

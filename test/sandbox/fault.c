@@ -16,7 +16,25 @@ static int	next_id = 1;
 static const char *const kinds[] = {
 	"status", "close", "hang", "truncate", "oversize", "endless", "garbage", "redirect",
 	"slow_body", "slow_headers", "html", "duplicate", "bad_item", "skip_item",
-	"drop_answer", "delay", "late", NULL
+	"drop_answer", "delay", "late", "page", "answer", "error", NULL
+};
+
+/* Errors as the vendor's other services and the gateways before them put them. */
+static const struct
+{
+	const char *shape;
+	const char *body;
+}			shapes[] = {
+	{"name", "{\"errorName\":\"Bad Request\",\"errorMessage\":\"Words under errorMessage.\",\"trackingId\":\"trk-name\"}"},
+	{"formatted", "{\"error_code\":\"400\",\"formatted_msg\":\"Words under formatted_msg.\"}"},
+	{"problem", "{\"type\":\"about:blank\",\"title\":\"A title\",\"status\":400,\"detail\":\"Words under detail.\"}"},
+	{"title", "{\"title\":\"Words under title.\",\"status\":400}"},
+	{"string", "\"Words alone.\""},
+	{"list", "[{\"locale\":\"de-DE\",\"text\":\"Worte in einer Liste.\"},{\"locale\":\"en-US\",\"text\":\"Words in a list.\"}]"},
+	{"messages", "{\"messages\":[{\"text\":\"Words under messages.\"}]}"},
+	{"oauth", "{\"error\":\"a_code\",\"error_description\":\"Words under error_description.\"}"},
+	{"nested", "{\"error\":{\"code\":400,\"message\":\"Words under error.message.\"}}"},
+	{NULL, NULL}
 };
 
 static bool
@@ -55,6 +73,7 @@ fault_free(Fault *f)
 	free(f->method);
 	free(f->path);
 	free(f->body);
+	free(f->shape);
 	cJSON_Delete(f->headers);
 	free(f);
 }
@@ -108,6 +127,13 @@ own_body(const Fault *f, Answer *a, const char *fallback, const char *type)
 	text_puts(&a->body, f->body ? f->body : fallback);
 }
 
+static void
+drop_forbidden_body(Answer *a)
+{
+	if (a->status == 204)
+		answer_clear(a);
+}
+
 /* An error in the shape that the tenant gives it, unless a body is given. */
 static void
 answer_status(const Fault *f, Answer *a)
@@ -119,6 +145,26 @@ answer_status(const Fault *f, Answer *a)
 		own_body(f, a, "{\"error\":\"JWT validation failed: JWT is expired\"}", "application/json");
 	else if (f->status == 429)
 		own_body(f, a, "{\"message\":\" Rate Limit Exceeded \"}", "application/json");
+}
+
+static const char *
+body_of_shape(const char *shape)
+{
+	int			i = 0;
+
+	while (shape && shapes[i].shape && strcmp(shapes[i].shape, shape) != 0)
+		i++;
+	return shape ? shapes[i].body : NULL;
+}
+
+static void
+answer_shape(const Fault *f, Answer *a)
+{
+	const char *body = body_of_shape(f->shape);
+
+	a->status = f->status ? f->status : 400;
+	own_body(f, a, body ? body : "{}",
+			 body && strcmp(f->shape, "problem") == 0 ? "application/problem+json" : "application/json");
 }
 
 /*
@@ -141,6 +187,8 @@ fault_before(const Fault *f, Request *r, Answer *a)
 		if (f->body)
 			own_body(f, a, "", "text/html");
 	}
+	else if (is(f, "error"))
+		answer_shape(f, a);
 	else if (is(f, "garbage"))
 		own_body(f, a, "\x01\xff\xfe{[\"not json, not even text", "application/json");
 	else if (is(f, "redirect"))
@@ -161,6 +209,7 @@ fault_before(const Fault *f, Request *r, Answer *a)
 		return false;
 	}
 	add_headers(f, a);
+	drop_forbidden_body(a);
 	if (token_check(r))
 		limit_count(r);
 	return true;
@@ -171,6 +220,19 @@ static size_t
 item_index_of(const Fault *f, const Answer *a)
 {
 	return f->index >= 0 && (size_t) f->index < a->nitems ? (size_t) f->index : a->nitems / 2;
+}
+
+/* Something else instead of the answer, its status kept unless another is asked for. */
+static void
+replace_answer(const Fault *f, Answer *a)
+{
+	int			status = f->status ? f->status : a->status;
+
+	if (is(f, "page"))
+		answer_html(a, status);
+	if (is(f, "answer") || f->body)
+		own_body(f, a, "", is(f, "answer") ? "application/json" : "text/html");
+	a->status = status;
 }
 
 /* Faults that change an answer. */
@@ -192,6 +254,8 @@ fault_after(const Fault *f, Answer *a)
 	}
 	else if (is(f, "late"))
 		a->hold_ms = f->delay_ms;
+	else if (is(f, "page") || is(f, "answer"))
+		replace_answer(f, a);
 	else if (is(f, "bad_item") && a->nitems > 0)
 	{
 		const char *raw = f->body ? f->body : "{\"accountActivityItemId\":";
@@ -217,6 +281,7 @@ fault_after(const Fault *f, Answer *a)
 	if (f->status && a->status)
 		a->status = f->status;
 	add_headers(f, a);
+	drop_forbidden_body(a);
 }
 
 static int64_t
@@ -249,8 +314,12 @@ fault_add(const cJSON *spec, const char **error, int *id)
 	while (kind && kinds[k] && strcmp(kinds[k], kind) != 0)
 		k++;
 	*error = "kind must be one of status, close, hang, truncate, oversize, endless, garbage, redirect, "
-		"slow_body, slow_headers, html, duplicate, bad_item, skip_item, drop_answer, delay, late";
+		"slow_body, slow_headers, html, duplicate, bad_item, skip_item, drop_answer, delay, late, "
+		"page, answer, error";
 	if (kind == NULL || kinds[k] == NULL)
+		return false;
+	*error = "shape must be one of name, formatted, problem, title, string, list, messages, oauth, nested";
+	if (json_text(spec, "shape") && body_of_shape(json_text(spec, "shape")) == NULL)
 		return false;
 	f = xmalloc(sizeof(Fault));
 	memset(f, 0, sizeof(Fault));
@@ -259,6 +328,7 @@ fault_add(const cJSON *spec, const char **error, int *id)
 	f->method = text_of(spec, "method");
 	f->path = text_of(spec, "path");
 	f->body = json_text(spec, "body") ? xstrdup(json_text(spec, "body")) : NULL;
+	f->shape = json_text(spec, "shape") ? xstrdup(json_text(spec, "shape")) : NULL;
 	f->skip = number_or(spec, "skip", 0);
 	f->count = number_or(spec, "count", 1);
 	f->status = (int) number_or(spec, "status", 0);

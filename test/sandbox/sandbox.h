@@ -486,6 +486,7 @@ typedef struct Fault
 	int64_t		hits;
 	int			status;
 	char	   *body;
+	char	   *shape;			/* of an error */
 	cJSON	   *headers;
 	int			delay_ms;
 	int64_t		bytes;

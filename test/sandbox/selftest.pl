@@ -613,9 +613,61 @@ sub test_faults
 	while (length $head < 3) { sysread $sock, $head, 1000, length $head or last }
 	ok(length $head > 2 && length $head < 20 && index("HTTP/1.1 200 OK\r\n\r\n", $head) == 0, 'slow_headers');
 	close $sock;
+	test_write_faults($s, $fault);
+	test_error_shapes($s, $fault);
 	is(admin($s, 'POST', 'fault', { kind => 'unheard-of' }), 400, 'no such fault');
+	is(admin($s, 'POST', 'fault', { kind => 'error', shape => 'unheard-of' }), 400, 'no such shape');
 	admin($s, 'DELETE', 'fault');
 	is($page->()->{status}, 200, 'all is well again');
+}
+
+# Pages and statuses that no write has, with the work done and without.
+sub test_write_faults
+{
+	my ($s, $fault) = @_;
+	my $path = '/v2024/access-request-config';
+	my $days = sub { call($s, 'GET', $path)->{json}{approvalReminderAndEscalationConfig}{daysUntilEscalation} };
+	my $put = sub { call($s, 'PUT', $path, body => { approvalReminderAndEscalationConfig => { daysUntilEscalation => $_[0] } }) };
+	my $n = 10;
+	for (
+		[ 0, 200, 'text/html', kind => 'html', status => 200 ], [ 0, 202, 'text/html', kind => 'html', status => 202 ],
+		[ 1, 200, 'text/html', kind => 'page' ], [ 1, 202, 'text/html', kind => 'page', status => 202 ],
+		[ 1, 200, 'application/json', kind => 'answer' ], (map { [ 1, $_, 'application/json', kind => 'answer', status => $_, body => '{}' ] } 203, 206, 207),
+		[ 1, 204, undef, kind => 'answer', status => 204, body => '{}' ], [ 0, 204, undef, kind => 'status', status => 204 ])
+	{
+		my ($done, $status, $type, %fault) = @$_;
+		my $what = join ' ', map { "$_ $fault{$_}" } sort keys %fault;
+		$fault->(%fault, method => 'PUT', path => 'config');
+		my $r = $put->(++$n);
+		is($r->{status}, $status, "$what: status");
+		is($r->{headers}{'content-type'}, $type, "$what: type") if $type;
+		is(length(\$r->{content} // ''), 0, "$what: no body") if $status == 204;
+		is($days->() == $n ? 1 : 0, $done, "$what: done or not");
+	}
+	my $rows = sub { admin($s, 'POST', 'advance', { ms => 5000 }); admin($s, 'GET', 'stats')->{rows} };
+	my $create = { requestedFor => ['p'], requestedItems => [ { type => 'ROLE', id => 'r' . $n } ] };
+	my $before = $rows->();
+	$fault->(kind => 'html', status => 202, method => 'POST', path => 'access-requests');
+	ok(call($s, 'POST', '/v2024/access-requests', body => $create)->{content} =~ /maintenance/, 'a page for a create');
+	is($rows->(), $before, 'and nothing is made');
+	$fault->(kind => 'page', method => 'POST', path => 'access-requests');
+	is(call($s, 'POST', '/v2024/access-requests', body => $create)->{status}, 202, 'a page with the status of a create');
+	is($rows->(), $before + 1, 'which is made');
+}
+
+sub test_error_shapes
+{
+	my ($s, $fault) = @_;
+	for my $shape (qw(name formatted problem title string list messages oauth nested))
+	{
+		$fault->(kind => 'error', shape => $shape);
+		my $r = status($s, limit => 1);
+		is($r->{status}, 400, "an error of shape $shape");
+		ok($r->{content} =~ /Words (under|alone|in)/, "words of shape $shape");
+	}
+	$fault->(kind => 'error', shape => 'problem', status => 409);
+	my $r = status($s, limit => 1);
+	is("$r->{status} $r->{headers}{'content-type'}", '409 application/problem+json', 'a problem has its type');
 }
 
 sub like_page { my ($got, $re, $what) = @_; ok($got =~ $re, $what) }
