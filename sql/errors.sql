@@ -60,7 +60,12 @@ SELECT body, pg_temp.get('status', jsonb_build_object('status', 400, 'body', bod
 	'{"detailMessage":"Specified limit is invalid."}', '{"message":" Spaces around. "}', '{"error":"JWT validation failed"}',
 	'{"error":"invalid_request","error_description":"Described."}', '{"detailCode":"only a code"}',
 	'{}', '[]', '"text"', '', 'plain text', '{"message":{"not":"text"}}', '{"message":"line\nbreak\u0000\ttab \ud83d\ude00 ü"}',
-	'{"message":"half a \ud83d pair"}']) body;
+	'{"message":"half a \ud83d pair"}',
+	'{"errorName":"A name","errorMessage":"Under errorMessage."}', '{"errorName":"only a name","errorMessage":null}',
+	'{"error_code":"4","formatted_msg":"Under formatted_msg.","message":""}', '{"type":"about:blank","title":"A title","detail":"Under detail."}',
+	'{"title":"Under title.","detail":" ","status":400}', '[{"locale":"de-DE","text":"Nein."},{"locale":"en-US","text":"In a list."}]',
+	'["a string in a list"]', '[{"message":"an object in a list"}]', '{"error":{"code":1,"message":"under error"},"detailCode":"a code"}',
+	'{"error":{"errors":[{"message":"too deep"}]}}', '{"messages":["a string among messages"]}', '{"messages":{"text":"no list"},"error":"a word"}', '" "', 'null', '17']) body;
 SELECT pg_temp.get('status', jsonb_build_object('status', 400, 'body', jsonb_build_object('message', repeat('long ', 1000))::text)) ~ '"(long ){190,200}(long)?"';
 SELECT pg_temp.get('status', '{"status": 400, "body": "{\"detailMessage\":\"Specified offset is invalid.\"}"}');
 
@@ -115,11 +120,23 @@ SELECT tst.forget();
 SELECT tst.fault('status', 'access-requests/', '{"status": 403, "count": -1}');
 SELECT outcome, count(*), tst.mask(min(error)) FROM accessreq.cancel_many((SELECT array_agg('tst-re' || i) FROM generate_series(1, 60) i), 'y') GROUP BY outcome;
 SELECT count(*) FROM tst.asked();
--- an accepted change whose answer is no JSON was accepted
+-- a status that does not accept, or an answer that is no JSON: nobody knows
+SELECT tst.put_item('tst-e4', 'tst-re4'), tst.put_item('tst-e5', 'tst-re5');
+SELECT status, tst.fault('html', 'access-requests', jsonb_build_object('status', status)), tst.fails($$SELECT accessreq.cancel('tst-re4', 'y')$$)
+FROM unnest('{202,200}'::int[]) status;
+SELECT tst.fault('status', 'access-requests', '{"status": 204}');
+SELECT tst.fails($$SELECT accessreq.cancel('tst-re4', 'y')$$);
 SELECT tst.fault('html', 'access-requests', '{"status": 202}');
-SELECT accessreq.cancel('tst-re3', 'y');
+SELECT outcome, tst.mask(error), job_id FROM accessreq.close('{tst-re4}');
 SELECT tst.fault('html', 'access-requests', '{"status": 202}');
-SELECT * FROM accessreq.close('{tst-re3}');
+SELECT outcome, tst.mask(error) FROM accessreq.cancel_many('{tst-re4}', 'y');
+SELECT state FROM accessreq.status_of('{tst-re4}');
+SELECT tst.fault('page', 'access-requests');
+SELECT tst.fails($$SELECT accessreq.cancel('tst-re4', 'y')$$);
+SELECT state FROM accessreq.status_of('{tst-re4}');
+-- nothing, where it is accepted, is an answer
+SELECT tst.fault('answer', 'access-requests');
+SELECT accessreq.cancel('tst-re5', 'y');
 
 -- what reads is tried again
 SELECT status, tst.fault('status', 'access-request-status', jsonb_build_object('status', status, 'count', 2)),

@@ -46,6 +46,29 @@ answer_jsonb(Call *call)
 	return row_jsonb(r->body, r->body_len);
 }
 
+const ApiError *
+answer_config_error(Call *call, const Tenant *tenant)
+{
+	const char *problem;
+
+	if (json_is_object(answer_parse(call, &problem)))
+		return NULL;
+	return api_error_bad_answer(tenant, "read the access request configuration",
+								call_response(call),
+								problem ? problem : "it is no JSON object", false);
+}
+
+Datum
+answer_config(Call *call, const Tenant *tenant)
+{
+	const ApiError *error = answer_config_error(call, tenant);
+	const HttpResponse *r = call_response(call);
+
+	if (error != NULL)
+		api_error_raise(error);
+	return row_jsonb(r->body, r->body_len);
+}
+
 static int
 collect_ids(const JsonValue *list, const char **ids, int n)
 {

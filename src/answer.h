@@ -14,11 +14,17 @@
 /* The body of an answer; NULL with *problem set where it is no JSON. */
 extern const JsonValue *answer_parse(Call *call, const char **problem);
 
-/*
- * The same as jsonb; {} where it is none, because a 202 is a 202 whatever its
- * body: what was accepted must not end in an error.
- */
+/* The same as jsonb, of what was accepted: {} where it is empty. */
 extern Datum answer_jsonb(Call *call);
+
+/*
+ * The configuration that was read.  Raises 08P01 where the answer is none, but a
+ * gateway's page, say; and where jsonb cannot hold it, because it is put back.
+ */
+extern Datum answer_config(Call *call, const Tenant *tenant);
+
+/* The error of one that is none, or NULL. */
+extern const ApiError *answer_config_error(Call *call, const Tenant *tenant);
 
 /* UTF-8 JSON as jsonb, "?" for what the database's encoding lacks. */
 extern Datum answer_lossy_jsonb(const JsonValue *value);

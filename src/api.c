@@ -97,6 +97,8 @@ fill(CallSpec *spec, const Tenant *tenant, const char *method, char *path, char 
 	memset(spec, 0, sizeof(CallSpec));
 	spec->tenant = tenant;
 	spec->method = method;
+	/* every version documents these, and no other */
+	spec->accepted = strcmp(method, "POST") == 0 ? 202 : 200;
 	spec->path = path;
 	spec->what = what;
 }

@@ -87,18 +87,28 @@ api_error_text(const char *utf8)
 	return text;
 }
 
-/* The text of a list of {locale, text}: one of them, English if there is. */
+/* A string that says something, or NULL. */
+static const char *
+words(const JsonValue *v)
+{
+	const char *text = json_string(v);
+
+	return text != NULL && text[strspn(text, " \t\r\n")] != '\0' ? text : NULL;
+}
+
+/* The text of a list of {locale, text}, or of strings: one, English if there is. */
 static const char *
 message_text(const JsonValue *messages)
 {
 	const char *text = NULL;
 
-	for (const JsonValue *m = json_first(messages); m != NULL; m = json_next(m))
+	for (const JsonValue *m = json_is_array(messages) ? json_first(messages) : NULL;
+		 m != NULL; m = json_next(m))
 	{
 		const char *locale = json_get_string(m, "locale");
-		const char *t = json_get_string(m, "text");
+		const char *t = words(json_is_string(m) ? m : json_get(m, "text"));
 
-		if (t == NULL || t[0] == '\0')
+		if (t == NULL)
 			continue;
 		if (text == NULL || (locale != NULL && pg_strncasecmp(locale, "en", 2) == 0))
 			text = t;
@@ -108,18 +118,54 @@ message_text(const JsonValue *messages)
 	return text;
 }
 
-/* The words in an error's body, whichever of its shapes it has. */
+/* The sentences of an object; the vendor's services and gateways have each their keys. */
 static const char *
-vendor_text(const JsonValue *body)
+sentence(const JsonValue *body)
 {
-	static const char *const keys[] =
-	{"detailMessage", "error_description", "message", "error", "detailCode"};
+	static const char *const keys[] = {
+		"detailMessage", "error_description", "errorMessage", "formatted_msg", "message",
+		"detail", "title"
+	};
 	const char *text = message_text(json_get(body, "messages"));
 
 	if (text == NULL)
 		text = message_text(json_get(body, "causes"));
 	for (int i = 0; text == NULL && i < lengthof(keys); i++)
-		text = json_get_string(body, keys[i]);
+		text = words(json_get(body, keys[i]));
+	return text;
+}
+
+/* What only names the error. */
+static const char *
+error_name(const JsonValue *body)
+{
+	static const char *const keys[] = {"error", "errorName", "detailCode"};
+	const char *text = NULL;
+
+	for (int i = 0; text == NULL && i < lengthof(keys); i++)
+		text = words(json_get(body, keys[i]));
+	return text;
+}
+
+/*
+ * The words in an error's body, whichever of its shapes it has: a string, a list,
+ * an object, or an object's "error".
+ */
+static const char *
+vendor_text(const JsonValue *body)
+{
+	const char *text = words(body);
+
+	if (text == NULL && json_is_array(body))
+		text = message_text(body);
+	if (text == NULL && json_is_array(body))
+		body = json_first(body);
+	if (text == NULL)
+		text = sentence(body);
+	if (text == NULL)
+		text = sentence(json_get(body, "error"));
+	if (text == NULL)
+		text = error_name(body);
 	return text;
 }
 
@@ -314,6 +360,13 @@ mark_lost(ApiError *e)
 	e->hint = "The request may have been carried out: look at the status before you send it again.";
 }
 
+void
+api_error_mark_unread(ApiError *e)
+{
+	mark_lost(e);
+	e->hint = "It may have been carried out: look at accessreq.get_config() before you send it again.";
+}
+
 static void
 describe_failure(ApiError *e, const Tenant *tenant, const char *what,
 				 const HttpResponse *response, bool changes)
@@ -431,6 +484,38 @@ api_error_bad_answer(const Tenant *tenant, const char *what,
 	e->hint = "Check that base_url is the tenant's API URL and not a web page's.";
 	if (changes)
 		mark_lost(e);
+	return e;
+}
+
+ApiError *
+api_error_unclear(const Tenant *tenant, const char *what,
+				  const HttpResponse *response, int accepted)
+{
+	ApiError   *e = palloc0(sizeof(ApiError));
+
+	e->status = response->status;
+	e->message = message(tenant, what, response->status == accepted ?
+						 psprintf("its answer cannot be understood (HTTP %d)", response->status) :
+						 psprintf("it answered with HTTP %d, where %d would have accepted it",
+								  response->status, accepted));
+	add_vendor_detail(e, response);
+	mark_lost(e);
+	return e;
+}
+
+ApiError *
+api_error_not_put(const Tenant *tenant, const char *what, const HttpResponse *response)
+{
+	ApiError   *e = palloc0(sizeof(ApiError));
+
+	e->status = response->status;
+	e->message = message(tenant, what, "its answer is not what was sent, nor is what it shows afterwards");
+	if (response->tracking_id[0])
+	{
+		e->tracking_id = api_error_text(response->tracking_id);
+		e->detail = psprintf("Tracking id: %s.", e->tracking_id);
+	}
+	api_error_mark_unread(e);
 	return e;
 }
 

@@ -56,6 +56,20 @@ extern ApiError *api_error_bad_answer(const Tenant *tenant, const char *what,
 									  const HttpResponse *response,
 									  const char *problem, bool changes);
 
+/*
+ * A 2xx to a write that does not accept it: another status than the one that does,
+ * or a body that is no JSON.
+ */
+extern ApiError *api_error_unclear(const Tenant *tenant, const char *what,
+								   const HttpResponse *response, int accepted);
+
+/* What was PUT was read back, and is not there. */
+extern ApiError *api_error_not_put(const Tenant *tenant, const char *what,
+								   const HttpResponse *response);
+
+/* Whatever the error is, it kept what was PUT from being read back. */
+extern void api_error_mark_unread(ApiError *error);
+
 /* An answer of a token endpoint that has no token in it. */
 extern ApiError *api_error_no_token(const Tenant *tenant, const char *what,
 									const HttpResponse *response);

@@ -14,6 +14,9 @@
  * to accessreq.max_retries; a POST only where it cannot have been accepted: no
  * connection, 429, 401.
  *
+ * A 2xx to a write is not yet success, see take_answer().  A PUT whose answer does
+ * not tell goes back to waiting, as the GET that reads back what it has put.
+ *
  * A session's call has until request_timeout for all of it.  A pull is
  * patient: its waits for the budget and for Retry-After do not count.
  *
@@ -26,6 +29,7 @@
 #include "call.h"
 #include "common/pg_prng.h"
 #include "compat.h"
+#include "json.h"
 #include "lib/ilist.h"
 #include "miscadmin.h"
 #include "portability/instr_time.h"
@@ -92,6 +96,7 @@ struct Call
 	bool		returned;		/* no longer in the set's list */
 	bool		fetches;		/* others may wait for its token */
 	bool		was_sent;		/* an earlier try may have arrived */
+	bool		reads_back;		/* it was PUT, and is looked for by a GET */
 	int64		not_before;
 	int64		held_since;		/* others are in the way; 0: none */
 	int64		deadline;		/* for everything; moves for a patient call */
@@ -272,6 +277,9 @@ static void wake_token_waiters(Call *fetcher);
 static void
 end_call(Call *call, ApiError *error)
 {
+	/* whatever kept it from being read back says nothing of the PUT */
+	if (error != NULL && call->reads_back)
+		api_error_mark_unread(error);
 	call->error = error;
 	call->state = CALL_ENDED;
 	wake_token_waiters(call);
@@ -594,10 +602,21 @@ warn_deprecated(const Call *call, const HttpResponse *response)
 					 call->spec.what)));
 }
 
+/* As far as its headers tell; none is not meant to tell anything. */
+static bool
+may_be_json(const HttpResponse *response)
+{
+	const char *json = "application/json";
+
+	return response->content_type[0] == '\0' ||
+		pg_strncasecmp(response->content_type, json, strlen(json)) == 0;
+}
+
 /*
  * A status whose body broke off is an answer all the same: a refusal stays
  * one, and what was accepted must not be reported as lost.  Only the answer to
- * a request that reads is worth nothing without its body.
+ * a request that reads is worth nothing without its body, and a page that would
+ * not be an answer if it were whole.
  */
 static bool
 status_is_enough(const Call *call, const HttpResponse *response)
@@ -605,7 +624,93 @@ status_is_enough(const Call *call, const HttpResponse *response)
 	if (response->failure == HTTP_ANSWERED || response->status < 200)
 		return false;
 	return response->status >= 300 ||
-		(call->state == CALL_SENT && changes_once(&call->spec));
+		(call->state == CALL_SENT && changes_once(&call->spec) && may_be_json(response));
+}
+
+/* -------------------------------------------------------- what a 2xx is worth */
+
+static bool
+is_blank(const HttpResponse *response)
+{
+	return strspn(response->body, " \t\r\n") == response->body_len;
+}
+
+/* NULL where the body is no JSON. */
+static const JsonValue *
+parse_answer(const HttpResponse *response, MemoryContext cxt)
+{
+	const char *problem;
+
+	json_clean(response->body, response->body_len);
+	return json_parse(response->body, response->body_len, cxt, &problem);
+}
+
+static bool
+is_accepted(const Call *call, const HttpResponse *response, MemoryContext cxt)
+{
+	return response->status == call->spec.accepted &&
+		(is_blank(response) || parse_answer(response, cxt) != NULL);
+}
+
+/* Is what was PUT in the answer: its keys; and, where it is read back, its values? */
+static bool
+shows_what_was_put(const Call *call, const HttpResponse *response, MemoryContext cxt)
+{
+	const char *problem;
+
+	return (call->reads_back || response->status == call->spec.accepted) &&
+		json_holds(parse_answer(response, cxt),
+				   json_parse(call->spec.body, strlen(call->spec.body), cxt, &problem),
+				   call->reads_back);
+}
+
+/* The PUT may have been carried out, and the answer does not say so. */
+static void
+read_back(Call *call)
+{
+	call->reads_back = true;
+	call->was_sent = true;
+	drop_request(call);
+	go_on_now(call);
+}
+
+static void
+end_unclear(Call *call, const HttpResponse *response)
+{
+	ApiError   *error = call->reads_back ?
+		api_error_not_put(call->spec.tenant, call->spec.what, response) :
+		api_error_unclear(call->spec.tenant, call->spec.what, response, call->spec.accepted);
+
+	call->was_sent = true;
+	hide_secret(call, error);
+	end_call(call, error);
+}
+
+/*
+ * An answer with a status of success.  Of what reads, whoever asked judges the
+ * body; a write was carried out only where the answer says so.
+ */
+static void
+take_answer(Call *call, const HttpResponse *response)
+{
+	MemoryContext cxt = AllocSetContextCreate(CurrentMemoryContext, "accessreq answer",
+											  ALLOCSET_SMALL_SIZES);
+	bool		put = strcmp(call->spec.method, "PUT") == 0;
+	bool		taken = is_get(&call->spec) ||
+		(put ? shows_what_was_put(call, response, cxt) : is_accepted(call, response, cxt));
+
+	MemoryContextDelete(cxt);
+	if (taken && call->spec.tenant->credential == CREDENTIAL_TOKEN)
+		limiter_granted(call->spec.tenant, call->charged);
+	if (taken)
+	{
+		warn_deprecated(call, response);
+		end_call(call, NULL);
+	}
+	else if (put && !call->reads_back)
+		read_back(call);
+	else
+		end_unclear(call, response);
 }
 
 static void
@@ -624,12 +729,7 @@ handle_ended_request(HttpRequest *request)
 		handle_token_answer(call);
 	else if (response->failure == HTTP_ANSWERED &&
 			 response->status >= 200 && response->status <= 299)
-	{
-		if (call->spec.tenant->credential == CREDENTIAL_TOKEN)
-			limiter_granted(call->spec.tenant, call->charged);
-		warn_deprecated(call, response);
-		end_call(call, NULL);
-	}
+		take_answer(call, response);
 	else
 		handle_failure(call, false);
 	MemoryContextSwitchTo(old);
@@ -688,11 +788,11 @@ send_call(Call *call, const char *token)
 {
 	HttpSpec	spec = {0};
 
-	spec.method = call->spec.method;
+	spec.method = call->reads_back ? "GET" : call->spec.method;
 	spec.url = call->url;
 	spec.bearer = token;
 	spec.header = call->spec.header;
-	spec.body = call->spec.body;
+	spec.body = call->reads_back ? NULL : call->spec.body;
 	if (spec.body != NULL)
 	{
 		spec.body_len = strlen(spec.body);

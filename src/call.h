@@ -33,6 +33,7 @@ typedef struct CallSpec
 	const char *path;			/* below base_url, with its query */
 	const char *body;			/* JSON (UTF-8), or NULL */
 	const char *header;			/* one more header, or NULL */
+	int			accepted;		/* the status that accepts a POST or PUT */
 	const char *what;			/* for errors: "cancel access request \"…\"" */
 	const char *refused_hint;	/* what to do about a 400, a constant or NULL */
 	const char *unknown_hint;	/* about a 404, likewise */
@@ -111,6 +112,14 @@ extern bool call_sleep(CallSet *set, long timeout_ms);
 extern bool call_was_sent(const Call *call);
 extern void call_finish(Call *call);
 
+/*
+ * What a write is answered is success where it has the status that accepts it,
+ * and an empty body or one of JSON.  Any other 2xx, a gateway's page say, leaves
+ * open whether it was carried out: the error of a lost answer.  What was PUT and
+ * is not in the answer is read back once, and is success where it is there: then
+ * the response is that of the GET.
+ */
+
 /* Start a call and wait for it. */
 extern Call *call_run(CallSet *set, const CallSpec *spec);
 
@@ -118,7 +127,7 @@ extern Call *call_run(CallSet *set, const CallSpec *spec);
 extern Call *call_run_or_raise(CallSet *set, const CallSpec *spec);
 
 extern void *call_tag(const Call *call);
-extern const ApiError *call_error(const Call *call);	/* NULL: status 2xx */
+extern const ApiError *call_error(const Call *call);	/* NULL: success */
 extern HttpResponse *call_response(const Call *call);	/* NULL where none */
 extern void call_free(Call *call);
 

@@ -11,6 +11,7 @@
 #include "postgres.h"
 
 #include "access/xact.h"
+#include "answer.h"
 #include "api.h"
 #include "merge.h"
 #include "miscadmin.h"
@@ -28,7 +29,7 @@ fetch_config(Session *session)
 	CallSpec	spec;
 
 	api_get_config(&spec, session->tenant);
-	return session_answer(&spec, call_run_or_raise(session->calls, &spec), false);
+	return answer_config(call_run_or_raise(session->calls, &spec), session->tenant);
 }
 
 static Datum
@@ -41,7 +42,7 @@ put_config(Session *session, const char *function, const char *body)
 	call = session_write(session, function, NULL, 0, &spec);
 	if (call_error(call) != NULL)
 		api_error_raise(call_error(call));
-	return session_answer(&spec, call, true);
+	return answer_jsonb(call);
 }
 
 /* get_config(server name) */

@@ -244,18 +244,6 @@ start_delivery(Delivery *delivery)
 	start_call(delivery, &spec, true);
 }
 
-/* Raises 08P01 where the answer is a gateway's page, say. */
-static Datum
-config_of(Call *read, const Tenant *tenant)
-{
-	const char *problem;
-
-	if (answer_parse(read, &problem) == NULL)
-		api_error_raise(api_error_bad_answer(tenant, "read the access request configuration",
-											 call_response(read), problem, false));
-	return answer_jsonb(read);
-}
-
 /* The configuration is there: merge, and put it back. */
 static void
 put_merged(void *arg)
@@ -263,7 +251,7 @@ put_merged(void *arg)
 	Delivery   *delivery = arg;
 	Call	   *read = delivery->call;
 	const Action *action = linitial(delivery->actions);
-	Jsonb	   *base = DatumGetJsonbP(config_of(read, delivery->tenant));
+	Jsonb	   *base = DatumGetJsonbP(answer_config(read, delivery->tenant));
 	Jsonb	   *patch = DatumGetJsonbP(row_jsonb(action->request, strlen(action->request)));
 	CallSpec	spec;
 

@@ -326,7 +326,7 @@ accessreq_cancel(PG_FUNCTION_ARGS)
 	note_acted(session, call, (const char *const *) &id, 1);
 	if (call_error(call) != NULL)
 		api_error_raise(call_error(call));
-	answer = session_answer(&spec, call, true);
+	answer = answer_jsonb(call);
 	session_close(session);
 	return answer;
 }

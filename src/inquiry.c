@@ -267,12 +267,11 @@ see_items(Inquiry *q, const JsonSpan *items, int nitems)
 static const ApiError *
 see_config(Inquiry *q, Call *call)
 {
-	const char *problem;
+	const ApiError *error = answer_config_error(call, q->tenant);
 	Datum		config;
 
-	if (answer_parse(call, &problem) == NULL)
-		return api_error_bad_answer(q->tenant, "read the access request configuration",
-									call_response(call), problem, false);
+	if (error != NULL)
+		return error;
 	config = answer_jsonb(call);
 	for (int i = 0; i < q->nsought; i++)
 	{

@@ -1016,6 +1016,44 @@ json_size(const JsonValue *v)
 	return n;
 }
 
+/* Numbers are compared as cJSON has them, by their doubles. */
+static bool
+value_holds(const JsonValue *whole, const JsonValue *part)
+{
+	if (json_is_object(part))
+		return json_holds(whole, part, true);
+	if (!json_is_array(part))
+		return cJSON_Compare(whole, part, true);
+	if (!json_is_array(whole) || json_size(whole) != json_size(part))
+		return false;
+	whole = json_first(whole);
+	for (part = json_first(part); part != NULL; part = json_next(part), whole = json_next(whole))
+	{
+		if (!value_holds(whole, part))
+			return false;
+	}
+	return true;
+}
+
+bool
+json_holds(const JsonValue *whole, const JsonValue *part, bool values)
+{
+	if (!json_is_object(whole) || !json_is_object(part))
+		return false;
+	for (const JsonValue *m = json_first(part); m != NULL; m = json_next(m))
+	{
+		/* of equal keys the last counts, here too */
+		const JsonValue *wanted = json_get(part, json_key(m));
+		const JsonValue *found = json_get(whole, json_key(m));
+
+		if (found == NULL && json_is_null(wanted))
+			continue;
+		if (found == NULL || (values && !value_holds(found, wanted)))
+			return false;
+	}
+	return true;
+}
+
 const char *
 json_string(const JsonValue *v)
 {

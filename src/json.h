@@ -86,6 +86,13 @@ extern const char *json_key(const JsonValue *v);	/* of an object's member */
 extern int	json_size(const JsonValue *v);
 
 /*
+ * Has the object every key of the other?  And, with "values", the same value under
+ * each, where of objects within it may have more?  A key that is null in "part"
+ * may be missing.  False where one of them is no object.
+ */
+extern bool json_holds(const JsonValue *whole, const JsonValue *part, bool values);
+
+/*
  * Scalars.  json_string is the text of a string, else NULL; json_get_string
  * the same of a member.  json_get_bool is -1 where there is no boolean.
  * json_get_int64 is false where there is no integer that int64 holds exactly

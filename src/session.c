@@ -313,24 +313,6 @@ session_parse(const char *text)
 	return value;
 }
 
-Datum
-session_answer(const CallSpec *spec, Call *call, bool changes)
-{
-	HttpResponse *r = call_response(call);
-	const char *problem;
-
-	/* what was accepted must not end in an error over its body */
-	if (changes)
-		return answer_jsonb(call);
-	if (answer_parse(call, &problem) == NULL)
-	{
-		if (strspn(r->body, " \t\r\n") == r->body_len)
-			return row_jsonb("{}", 2);
-		api_error_raise(api_error_bad_answer(spec->tenant, spec->what, r, problem, false));
-	}
-	return row_jsonb(r->body, r->body_len);
-}
-
 /* The write that is under way, for its line in the log. */
 typedef struct Write
 {

@@ -80,12 +80,6 @@ extern Datum session_one_row(FunctionCallInfo fcinfo, const Oid *types, int n,
 extern const JsonValue *session_parse(const char *text);
 
 /*
- * The body of an answer as jsonb; none is {}.  One that is no JSON raises
- * 08P01, unless the call changed something: a 202 is a 202 whatever its body.
- */
-extern Datum session_answer(const CallSpec *spec, Call *call, bool changes);
-
-/*
  * Run a call that changes something, to its end, and write its line in the log
  * where log_writes is on; one too where the statement is cancelled or the
  * session ended after it has left.  The caller looks at call_error().  Raises

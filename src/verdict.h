@@ -24,7 +24,7 @@ typedef enum Verdict
 	VERDICT_GIVE_UP				/* nothing can be said, and looking ends */
 } Verdict;
 
-/* Of an answer to "n" actions that were sent together; NULL: status 2xx. */
+/* Of an answer to "n" actions that were sent together; NULL: success. */
 extern Verdict verdict_of_answer(const ApiError *error, int n);
 
 /* What was found of an action. */
