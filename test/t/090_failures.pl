@@ -506,6 +506,135 @@ for my $most (1, 3)
 	ok($at_once <= $most && ($most == 1 || $at_once > 1), "max_concurrency $most: so many at once, and no more") or diag("@arrived");
 }
 
+# ------------------------------------------------- what a 2xx to a write is worth
+
+# What each call makes of an answer to its POST: nothing but an accepted one is.
+my $page = "<html><body>We are down for maintenance</body></html>";
+my %type = ('Content-Type' => 'text/html');
+my $cut = sub { my ($type) = @_; return "HTTP/1.1 202 Accepted\r\nContent-Type: $type\r\nContent-Length: 500\r\nConnection: close\r\n\r\n" . ($type =~ /html/ ? $page : '{"newRequests":[') };
+my @posts = (
+	[ 'empty', 1, answer_text(202, '') ],
+	[ 'blank', 1, answer_text(202, " \r\n\t") ],
+	[ 'empty, of a type that is none of ours', 1, answer_text(202, '', %type) ],
+	[ 'null', 1, answer_text(202, 'null') ],
+	[ 'an array', 1, answer_text(202, '[]') ],
+	[ 'JSON that calls itself HTML', 1, answer_text(202, '{"id":"j"}', %type) ],
+	[ 'JSON cut short by the connection', 1, $cut->('application/json;charset=utf-8') ],
+	[ 'a page', 0, answer_text(202, $page, %type) ],
+	[ 'a page that calls itself JSON', 0, answer_text(202, $page) ],
+	[ 'a page cut short by the connection', 0, $cut->('text/html; charset=utf-8') ],
+	[ 'plain text', 0, answer_text(202, 'OK', 'Content-Type' => 'text/plain') ],
+	[ 'half of JSON', 0, answer_text(202, '{"newRequests":[') ],
+	[ 'no UTF-8', 0, answer_text(202, "{\"a\":\"\xff\"}") ],
+	[ 'a page, 200', 0, answer_text(200, $page, %type) ],
+	(map { [ "JSON, $_", 0, answer_text($_, '{"newRequests":[]}') ] } 200, 201, 203, 206, 207),
+	[ 'nothing, 200', 0, answer_text(200, '') ],
+	[ 'nothing, 204', 0, "HTTP/1.1 204 No Content\r\nConnection: close\r\n\r\n" ]);
+my $grant = '{"requestType":"GRANT_ACCESS","requestedFor":["p1"],"requestedItems":[{"type":"ROLE","id":"i1"}]}';
+for (@posts)
+{
+	my ($what, $accepted, $bytes) = @$_;
+	my $listener = new_listener(sub { my ($socket, $n, $note) = @_; $note->('request', read_request($socket) // return); syswrite($socket, $bytes); hang_up($socket) });
+	my $server = server_at($listener->url);
+	my $state = $accepted ? '' : '08007';
+
+	$r = $session->run("SELECT count(*) FROM accessreq.create('$grant', server => '$server')");
+	is("$r->{sqlstate} $r->{out}", $accepted ? ' 1' : '08007 ', "$what: create") or diag($r->{err});
+	unlike($r->{err}, qr/maintenance/, "$what: the body is not shown");
+	is($session->run(cancel("w-$server", $server))->{sqlstate}, $state, "$what: cancel");
+	for my $sql ("cancel_many(ARRAY['x', 'y'], 'why'", "close(ARRAY['x', 'y']")
+	{
+		is($session->run("SELECT DISTINCT outcome FROM accessreq.$sql, server => '$server')")->{out}, $accepted ? 'accepted' : 'unknown', "$what: $sql");
+	}
+	is(got($listener, qr/^POST/), 4, "$what: each was sent once");
+	one_line("w-$server", $accepted ? qr/: accepted;/ : qr/: answer lost;/, $what);
+	$listener->stop;
+}
+
+# ---------------------------------------------------- what was PUT is read back
+
+# Each: what is put; the answer to the PUT, and to the GET behind it; what comes of
+# it, and whether it was read back.
+my $old = '{"a":{"b":1,"c":[1,2]},"d":"x"}';
+my $html = keep(200, $page, %type);
+my @puts = (
+	[ 'the configuration', '{"d":"y"}', keep(200, '{"a":1,"d":"y"}'), undef, '{"a": 1, "d": "y"}' ],
+	[ 'a null that is left out', '{"d":"y","n":null}', keep(200, '{"d":"y"}'), undef, '{"d": "y"}' ],
+	[ 'a page, and it is there', '{"d":"y"}', $html, keep(200, '{"a":1,"d":"y"}'), '{"a": 1, "d": "y"}' ],
+	[ 'nothing, and it is there', '{"d":"y"}', keep(200, ''), keep(200, '{"a":1,"d":"y"}'), '{"a": 1, "d": "y"}' ],
+	[ '204, and it is there', '{"d":"y"}', "HTTP/1.1 204 No Content\r\n\r\n", keep(200, '{"d":"y"}'), '{"d": "y"}' ],
+	[ '202, and it is there', '{"d":"y"}', keep(202, '{"d":"y"}'), keep(200, '{"d":"y"}'), '{"d": "y"}' ],
+	[ 'other JSON, and it is there', '{"a":{"b":1.0}}', keep(200, '{"message":"done"}'), keep(200, $old), '{"a": {"b": 1, "c": [1, 2]}, "d": "x"}' ],
+	[ 'an array, and it is there', '{"a":{"c":[1,2]}}', keep(200, '[]'), keep(200, $old), '{"a": {"b": 1, "c": [1, 2]}, "d": "x"}' ],
+	[ 'a page, and it is not there', '{"d":"y"}', $html, keep(200, $old) ],
+	[ 'a page, and a part is not there', '{"d":"x","e":1}', $html, keep(200, $old) ],
+	[ 'a page, and a value within is not', '{"a":{"b":2}}', $html, keep(200, $old) ],
+	[ 'a page, and an array is another', '{"a":{"c":[1,2,3]}}', $html, keep(200, $old) ],
+	[ 'a page, and another page', '{"d":"x"}', $html, $html ],
+	[ 'a page, and nothing', '{"d":"x"}', $html, keep(200, '') ],
+	[ 'nothing was asked for, and a page', '{}', $html, $html ],
+	[ 'other JSON, and it is not there', '{"d":"y"}', keep(200, '{"message":"maintenance"}'), keep(200, $old) ],
+	(map { [ "a page, and $_", '{"d":"x"}', $html, keep($_, '{}') ] } 400, 401, 403, 404, 429, 503),
+	[ 'a page, and a redirect', '{"d":"x"}', $html, keep(302, '', Location => 'http://127.0.0.1:1/') ]);
+$session->run('SET accessreq.max_retries = 0');
+for (@puts)
+{
+	my ($what, $put, $answer, $behind, $result) = @$_;
+	my $listener = serving(sub { $_[0] =~ /^PUT/ ? $answer : $behind });
+	my $server = server_at($listener->url, options => { request_timeout => '5s' });
+
+	$r = $session->run("SELECT accessreq.set_config('$put', server => '$server')");
+	is($r->{sqlstate}, defined $result ? '' : '08007', "$what: SQLSTATE") or diag($r->{err});
+	is($r->{out}, $result // '', "$what: what comes back");
+	like($r->{err}, qr/HINT:  It may have been carried out: look at accessreq\.get_config\(\)/, "$what: the hint") unless defined $result;
+	is(got($listener, qr/^PUT/), 1, "$what: put once");
+	cmp_ok(got($listener, qr/^GET/), defined $behind ? '>' : '==', 0, "$what: read back or not");
+	$listener->stop;
+}
+
+# -------------------------------------- a page, or nothing, where something is read
+
+for ([ 'a page', $html ], [ 'nothing', keep(200, '') ], [ 'no JSON', keep(200, 'OK') ])
+{
+	my ($what, $answer) = @$_;
+	my $listener = serving(sub { $answer });
+	my $server = server_at($listener->url);
+
+	fails("SELECT count(*) FROM accessreq.$_, server => '$server')", '08P01', qr/cannot be understood/, "$what, $_")
+	  for "status(requested_for => 'p'", "status_of(ARRAY['x']", "refresh(ARRAY['x']", "get('v2024/x'";
+	fails("SELECT accessreq.$_", '08P01', qr/cannot be understood/, "$what, $_")
+	  for "get_config(server => '$server')", "count_status(server => '$server')", "merge_config('{}', server => '$server')";
+	fails("CALL accessreq.sync('$server')", '08P01', qr/cannot be understood/, "$what, sync");
+	is(got($listener, qr/^(POST|PUT)/), 0, "$what: nothing is written");
+	$listener->stop;
+}
+
+# ------------------------------------------------- words that repeat the token
+
+for my $shape ('{"errorMessage":"%s"}', '{"errorName":"%s"}', '{"formatted_msg":"%s"}', '{"detail":"%s"}', '{"title":"%s"}', '"%s"',
+	'[{"text":"%s"}]', '["%s"]', '{"messages":["%s"]}', '{"error":{"message":"%s"}}', '{"error":{"detail":"%s"}}', '{"detail":"not this","trackingId":"%s"}')
+{
+	my $told = sprintf $shape, 'you sent head.body.tail';
+	my $listener = serving(sub { $_[0] =~ /^POST/ ? keep(200, $told) : keep(400, $told) });
+	my $server = server_at($listener->url);
+
+	$r = $session->run("SELECT accessreq.count_status(server => '$server')");
+	like($r->{err}, qr/22023/, "$shape: an error");
+	unlike($r->{err}, qr/head\.bod|body\.tail/, "$shape: without the token");
+	$r = $session->run(cancel('leaks', $server));
+	like($r->{err}, qr/08007/, "$shape: no answer to a write");
+	unlike($r->{err}, qr/head\.bod|body\.tail/, "$shape: without the token");
+	$listener->stop;
+}
+$session->run('RESET accessreq.max_retries');
+for my $shape (qw(name formatted problem title string list messages oauth nested))
+{
+	$sandbox->fault('error', shape => $shape, path => 'access-request-config');
+	$r = $session->run("SELECT accessreq.get_config(server => 'hurried')");
+	like($r->{err}, qr/DETAIL:  The tenant says: "Words (under \S+|alone|in a list)\."\./, "an error of shape $shape is shown");
+}
+$sandbox->no_faults;
+
 # -------------------------------------------------------- a close with errors
 
 my $closing = serving(sub { keep(202, '{"id":"job-1","errors":[{"code":"CANNOT","id":"b"}]}') });

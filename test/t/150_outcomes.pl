@@ -222,6 +222,61 @@ cmp_ok($times[-1] - $times[0], '>=', 900, 'the sender pauses after a lost answer
 poll_until('all but those', sub { value("SELECT count(*) FROM accessreq.action WHERE id >= $ids[0] AND state IN ('queued', 'sending')") == 0 });
 value("UPDATE accessreq.action SET settled_at = now() WHERE state = 'unknown'");
 
+# ------------------------------------------------------------- pages of a gateway
+
+# A maintenance page with a status of success, nothing done: no action is done.
+sub merge_days { return value("SELECT accessreq.enqueue_merge_config('{\"approvalReminderAndEscalationConfig\": {\"daysUntilEscalation\": $_[0]}}', server => 'acme')") }
+sub days { return value("SELECT accessreq.get_config(server => 'acme') #>> '{approvalReminderAndEscalationConfig,daysUntilEscalation}'") }
+my $rows = scalar @{ $sandbox->dump };
+for my $status (200, 202)
+{
+	value('SELECT accessreq.stop_worker(); SELECT accessreq.start_worker()');
+	$sandbox->forget;
+	$sandbox->fault('html', status => 0 + $status, method => 'POST', path => '/access-requests', count => 3);
+	$sandbox->fault('html', status => 0 + $status, method => 'PUT', path => 'config');
+	my ($request, $closed) = (next_open(), next_open());
+	my %page = (create => create(), cancel => cancel($request), close => value("SELECT accessreq.enqueue_close(ARRAY['$closed'], server => 'acme')"), merge_config => merge_days(60 + $status));
+	for my $kind (sort keys %page)
+	{
+		becomes($page{$kind}, "state = 'unknown' OR settled_at IS NOT NULL", "$kind, a page with status $status: it is not known");
+		is(action($page{$kind}, "CASE WHEN state = 'unknown' THEN error_code ELSE '08007' END"), '08007', "$kind, $status: with its SQLSTATE");
+	}
+	$sandbox->admin('POST', 'advance', { ms => 5000 });
+	is(outcome($page{$_}), 'failed', "$_, $status: looking for it finds that it was not carried out") or diag(action($page{$_}, 'error')) for 'cancel', 'merge_config';
+	isnt(days(), 60 + $status, "merge_config, $status: it was not put");
+	sleep 2.5;
+	is(action($page{$_}, "state || ' ' || (settled_at IS NULL)"), 'unknown true', "$_, $status: is looked for, and not done") for 'create', 'close';
+	is(scalar(@{ $sandbox->dump }), $rows, "create, $status: nothing was made");
+	is(join(' ', map { $_->{state} } grep { ($_->{accessRequestId} // '') eq $closed && $_->{state} eq 'TERMINATED' } @{ $sandbox->dump }), '', "close, $status: nothing was closed");
+	is(join(' ', sort map { "$_->{method} $_->{fault}" } posts()), 'POST html POST html POST html PUT html', "$status: each was sent once");
+	is(action($page{$_}, 'attempts'), '1', "$_, $status: and tried once") for sort keys %page;
+	value("UPDATE accessreq.action SET settled_at = now() WHERE id IN ($page{create}, $page{close})");
+	$sandbox->no_faults;
+}
+
+# The same pages, and undocumented statuses, with the work done: it is found.
+my $days = 100;
+for my $case ([ 'page', 202 ], [ 'answer', 200 ], [ 'answer', 204 ])
+{
+	my ($fault, $status) = @$case;
+	my $what = "$fault $status";
+
+	# it would pause for longer each time
+	value('SELECT accessreq.stop_worker(); SELECT accessreq.start_worker()');
+	$sandbox->forget;
+	$sandbox->fault($fault, status => 0 + $status, method => 'POST', path => '/access-requests', count => 2);
+	$sandbox->fault($fault, status => 0 + $status, method => 'PUT', path => 'config');
+	my %page = (create => create(), cancel => cancel(), merge_config => merge_days(++$days));
+	becomes($page{$_}, "state = 'unknown' OR settled_at IS NOT NULL", "$_, $what: it is not known, or found already") for sort keys %page;
+	$sandbox->admin('POST', 'advance', { ms => 5000 });
+	is(outcome($page{$_}), 'done', "$_, $what: it is found") or diag(action($page{$_}, 'error')) for sort keys %page;
+	is(action($page{create}, 'cardinality(access_request_ids)'), '1', "create, $what: with its request");
+	is(days(), $days, "merge_config, $what: it was put");
+	is(action($page{merge_config}, "http_status || ' ' || (answer #>> '{approvalReminderAndEscalationConfig,daysUntilEscalation}')"), "200 $days", "merge_config, $what: and read back, which is its answer");
+	is(join(' ', sort map { $_->{method} } posts()), 'POST POST PUT', "$what: each was sent once");
+	$sandbox->no_faults;
+}
+
 # ---------------------------------------------------------- kills at random moments
 
 # 200 actions; the worker is killed, the server stopped at once, answers get lost.
