@@ -112,14 +112,6 @@ extern bool call_sleep(CallSet *set, long timeout_ms);
 extern bool call_was_sent(const Call *call);
 extern void call_finish(Call *call);
 
-/*
- * What a write is answered is success where it has the status that accepts it,
- * and an empty body or one of JSON.  Any other 2xx, a gateway's page say, leaves
- * open whether it was carried out: the error of a lost answer.  What was PUT and
- * is not in the answer is read back once, and is success where it is there: then
- * the response is that of the GET.
- */
-
 /* Start a call and wait for it. */
 extern Call *call_run(CallSet *set, const CallSpec *spec);
 
@@ -127,6 +119,14 @@ extern Call *call_run(CallSet *set, const CallSpec *spec);
 extern Call *call_run_or_raise(CallSet *set, const CallSpec *spec);
 
 extern void *call_tag(const Call *call);
+
+/*
+ * Success of what reads is any 2xx, whose body the caller judges; of a write, the
+ * status that accepts it with an empty body or JSON.  Any other 2xx to a write, a
+ * gateway's page say, leaves open whether it was carried out, which is the error of
+ * a lost answer.  What was PUT and is not in the answer is read back by a GET, and
+ * is success where it is there: then the response is that of the GET.
+ */
 extern const ApiError *call_error(const Call *call);	/* NULL: success */
 extern HttpResponse *call_response(const Call *call);	/* NULL where none */
 extern void call_free(Call *call);
