@@ -670,6 +670,8 @@ read_back(Call *call)
 {
 	call->reads_back = true;
 	call->was_sent = true;
+	call->retries = 0;
+	call->limited = 0;
 	drop_request(call);
 	go_on_now(call);
 }

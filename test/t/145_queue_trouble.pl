@@ -105,6 +105,26 @@ becomes($merge, "state = 'queued' AND error_code = '08P01'", 'a page that is no 
 is(outcome($merge), 'done', 'it is read again');
 is(value("SELECT accessreq.get_config(server => 'acme') #>> '{approvalReminderAndEscalationConfig,maxReminders}'"), '4', 'and merged');
 
+# What a configuration holds and the database cannot is not put back as something else.
+my $foreign = new_listener(sub {
+	my ($socket, $n, $note) = @_;
+	my $buffer = '';
+	while (defined(my $request = read_request($socket, \$buffer)))
+	{
+		$note->($request =~ /^PUT/ ? 'put' : 'read');
+		syswrite($socket, answer_text(200, "{\"a\":1,\"b\":\"\xe6\x97\xa5\"}", Connection => 'keep-alive'));
+	}
+});
+value("CREATE DATABASE latin1 TEMPLATE template0 ENCODING 'LATIN1' LOCALE 'C'");
+$node->safe_psql('latin1', 'CREATE EXTENSION accessreq');
+add_server($node, 'han', $foreign->url, mapping => { access_token => 'a.b.c' }, db => 'latin1');
+my $latin = new_session($node, db => 'latin1');
+my $foreign_merge = $latin->value("SELECT accessreq.enqueue_merge_config('{\"a\": 2}', server => 'han')");
+is($latin->value("CALL accessreq.wait_for_action($foreign_merge, '" . PATIENCE . " s')"), 'failed', 'a configuration that LATIN1 cannot hold');
+is($latin->value("SELECT error_code FROM accessreq.action WHERE id = $foreign_merge"), '22P05', 'has that reason');
+is(scalar($foreign->noted('read')) . ' ' . scalar($foreign->noted('put')), '1 0', 'and is not put back');
+$latin->quit;
+
 # ----------------------------------------------------------------------- not shown
 
 # A token that may cancel and not list.
