@@ -641,7 +641,7 @@ sub test_write_faults
 		my $r = $put->(++$n);
 		is($r->{status}, $status, "$what: status");
 		is($r->{headers}{'content-type'}, $type, "$what: type") if $type;
-		is(length(\$r->{content} // ''), 0, "$what: no body") if $status == 204;
+		is(length($r->{content} // ''), 0, "$what: no body") if $status == 204;
 		is($days->() == $n ? 1 : 0, $done, "$what: done or not");
 	}
 	my $rows = sub { admin($s, 'POST', 'advance', { ms => 5000 }); admin($s, 'GET', 'stats')->{rows} };
