@@ -15,7 +15,7 @@ static int	next_id = 1;
 
 static const char *const kinds[] = {
 	"status", "close", "hang", "truncate", "oversize", "endless", "garbage", "redirect",
-	"slow_body", "slow_headers", "html", "duplicate", "bad_item", "skip_item",
+	"slow_body", "slow_headers", "html", "duplicate", "bad_item", "skip_item", "empty_page",
 	"drop_answer", "delay", "late", "page", "answer", "error", NULL
 };
 
@@ -278,6 +278,11 @@ fault_after(const Fault *f, Answer *a)
 		memmove(a->items + i, a->items + i + 1, (a->nitems - i - 1) * sizeof(Blob *));
 		a->nitems--;
 	}
+	else if (is(f, "empty_page") && a->items)
+	{
+		while (a->nitems > 0)
+			blob_unref(a->items[--a->nitems]);
+	}
 	if (f->status && a->status)
 		a->status = f->status;
 	add_headers(f, a);
@@ -314,7 +319,7 @@ fault_add(const cJSON *spec, const char **error, int *id)
 	while (kind && kinds[k] && strcmp(kinds[k], kind) != 0)
 		k++;
 	*error = "kind must be one of status, close, hang, truncate, oversize, endless, garbage, redirect, "
-		"slow_body, slow_headers, html, duplicate, bad_item, skip_item, drop_answer, delay, late, "
+		"slow_body, slow_headers, html, duplicate, bad_item, skip_item, empty_page, drop_answer, delay, late, "
 		"page, answer, error";
 	if (kind == NULL || kinds[k] == NULL)
 		return false;

@@ -586,6 +586,11 @@ sub test_faults
 	is(scalar @{ $page->()->{json} }, 5, 'duplicate');
 	$fault->(kind => 'skip_item');
 	is(scalar @{ $page->()->{json} }, 3, 'skip_item');
+	$fault->(kind => 'empty_page');
+	my @pages = map { status($s, limit => 3, count => 'true') } 1 .. 2;
+	is($pages[0]{content}, '[]', 'empty_page');
+	is($pages[0]{headers}{'x-total-count'}, $pages[1]{headers}{'x-total-count'}, 'but the total is what it is');
+	is(scalar @{ $pages[1]{json} }, 3, 'and the next page is full');
 	$fault->(kind => 'oversize', bytes => 3_000_000);
 	is(length $page->()->{content}, 3_000_000, 'oversize');
 	$fault->(kind => 'endless', bytes => 100_000);
