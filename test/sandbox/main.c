@@ -44,6 +44,9 @@ static const char help[] =
 "  --nulls first|last     where a null 'modified' is sorted (default: last when\n"
 "                         ascending, first when descending)\n"
 "  --dates both|bare|quoted  which date literals filters take (default both)\n"
+"  --collation bytes|natural  how ids are sorted: natural disregards case and dashes,\n"
+"                         which filters do not, and gives some ids capitals\n"
+"                         (default bytes)\n"
 "  --gzip                 compress answers for clients that accept it\n"
 "  --tls-cert FILE        certificate (PEM); with --tls-key FILE: https\n"
 "  --die-with-parent      end when the process that started it ends\n"
@@ -106,8 +109,8 @@ one_of(const char *name, const char *s, const char *const *words)
 enum
 {
 	OPT_PORT = 256, OPT_ROWS, OPT_SEED, OPT_OPEN, OPT_MOVING, OPT_REFERENCE, OPT_LATENCY, OPT_RATE,
-	OPT_PACE, OPT_TTL, OPT_SECRET, OPT_TOKEN, OPT_NULLS, OPT_DATES, OPT_GZIP, OPT_CERT, OPT_KEY,
-	OPT_DIE, OPT_HELP
+	OPT_PACE, OPT_TTL, OPT_SECRET, OPT_TOKEN, OPT_NULLS, OPT_DATES, OPT_COLLATION, OPT_GZIP,
+	OPT_CERT, OPT_KEY, OPT_DIE, OPT_HELP
 };
 
 static const struct option long_options[] = {
@@ -125,6 +128,7 @@ static const struct option long_options[] = {
 	{"access-token", required_argument, NULL, OPT_TOKEN},
 	{"nulls", required_argument, NULL, OPT_NULLS},
 	{"dates", required_argument, NULL, OPT_DATES},
+	{"collation", required_argument, NULL, OPT_COLLATION},
 	{"gzip", no_argument, NULL, OPT_GZIP},
 	{"tls-cert", required_argument, NULL, OPT_CERT},
 	{"tls-key", required_argument, NULL, OPT_KEY},
@@ -148,6 +152,7 @@ set_option(int opt, const char *arg)
 {
 	static const char *const nulls[] = {"largest", "first", "last", NULL};
 	static const char *const dates[] = {"both", "bare", "quoted", NULL};
+	static const char *const collations[] = {"bytes", "natural", NULL};
 
 	switch (opt)
 	{
@@ -183,6 +188,9 @@ set_option(int opt, const char *arg)
 			break;
 		case OPT_DATES:
 			options.dates = one_of("--dates", arg, dates);
+			break;
+		case OPT_COLLATION:
+			options.natural = one_of("--collation", arg, collations) == 1;
 			break;
 		default:
 			exit(2);

@@ -9,6 +9,7 @@
  */
 #include "sandbox.h"
 
+#include <ctype.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -40,13 +41,41 @@ compare_times(int64_t a, int64_t b)
 	return a < b ? -1 : a > b;
 }
 
+/* The next character of an id as --collation natural sees it, 0 at its end. */
+static int
+natural_next(const char **s)
+{
+	while (**s == '-')
+		(*s)++;
+	return **s ? tolower((unsigned char) *(*s)++) : 0;
+}
+
+/* As ids are sorted, which is not how they are filtered; only equal ids are equal. */
+int
+order_compare_ids(const char *a, const char *b)
+{
+	const char *s = a,
+			   *t = b;
+	int			x,
+				y;
+
+	if (!options.natural)
+		return strcmp(a, b);
+	do
+	{
+		x = natural_next(&s);
+		y = natural_next(&t);
+	} while (x == y && x != 0);
+	return x != y ? x - y : strcmp(a, b);
+}
+
 static int
 compare_field(const SortKey *k, const Item *a, const Item *b)
 {
 	switch (k->field)
 	{
 		case FIELD_ID:
-			return strcmp(a->id, b->id);
+			return order_compare_ids(a->id, b->id);
 		case FIELD_REQUEST:
 			return strcmp(a->request_id ? a->request_id : "",
 						  b->request_id ? b->request_id : "");
@@ -103,6 +132,18 @@ text_prefix(const char *s)
 }
 
 static uint64_t
+id_prefix(const char *s)
+{
+	uint64_t	p = 0;
+
+	if (!options.natural)
+		return text_prefix(s);
+	for (int i = 0; i < 8; i++)
+		p = (p << 8) | (uint64_t) natural_next(&s);
+	return p;
+}
+
+static uint64_t
 sort_prefix(const Order *o, const Item *item)
 {
 	uint64_t	p = item->shuffle;
@@ -112,7 +153,7 @@ sort_prefix(const Order *o, const Item *item)
 		const SortKey *k = &o->keys[0];
 
 		if (k->field == FIELD_ID)
-			p = text_prefix(item->id);
+			p = id_prefix(item->id);
 		else if (k->field == FIELD_REQUEST)
 			p = text_prefix(item->request_id ? item->request_id : "");
 		else if (k->field == FIELD_NAME)

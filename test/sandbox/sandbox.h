@@ -170,6 +170,7 @@ extern Order *order_get(const SortKey *keys, int nkeys, bool executing_only);
 extern Order *order_by(Field field, bool executing_only);
 extern void order_fill(Order *o, Item *const *items, size_t nitems);
 extern int	order_compare(const Order *o, const Item *a, const Item *b);
+extern int	order_compare_ids(const char *a, const char *b);
 extern int64_t order_time(const Item *item, Field field, bool descending);
 extern void orders_insert(Item *item);
 extern void orders_remove(Item *item);
@@ -191,6 +192,7 @@ typedef struct Options
 	int			moving;
 	bool		gzip;
 	int			dates;			/* 0 both, 1 bare, 2 quoted */
+	bool		natural;		/* ids sort without regard to case and dashes */
 	int64_t		reference;		/* newest created of the seeded rows */
 	bool		up_to_now;		/* that is the wall clock: nothing is dated after it */
 	const char *client_secret;

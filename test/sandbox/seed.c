@@ -80,6 +80,7 @@ write_id(Draft *d, char out[37], bool dashed)
 {
 	uint64_t	hi = random_next(&d->rng),
 				lo = random_next(&d->rng);
+	const char *digits = options.natural && lo % 4 == 0 ? "0123456789ABCDEF" : "0123456789abcdef";
 
 	for (int i = 0; i < 32; i++)
 	{
@@ -87,7 +88,7 @@ write_id(Draft *d, char out[37], bool dashed)
 
 		if (dashed && (i == 8 || i == 12 || i == 16 || i == 20))
 			*out++ = '-';
-		*out++ = "0123456789abcdef"[half >> (60 - 4 * (i % 16)) & 15];
+		*out++ = digits[half >> (60 - 4 * (i % 16)) & 15];
 	}
 	*out = '\0';
 }

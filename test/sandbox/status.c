@@ -204,9 +204,12 @@ matches(const Query *q, const Item *item)
 	return true;
 }
 
+/* Can a condition on this field be found in its order? */
 static bool
 narrows(const Pred *p, Field field)
 {
+	if (field == FIELD_ID && options.natural)
+		return false;
 	return p->field == field && p->op != OP_NE && p->op != OP_IN;
 }
 

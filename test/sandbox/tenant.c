@@ -80,7 +80,7 @@ tenant_find(const char *id)
 	{
 		size_t		mid = (lo + hi) / 2;
 
-		if (strcmp(o->rows[mid]->id, id) < 0)
+		if (order_compare_ids(o->rows[mid]->id, id) < 0)
 			lo = mid + 1;
 		else
 			hi = mid;
