@@ -45,6 +45,7 @@ OBJS = \
 	src/mode.o \
 	src/names.o \
 	src/page.o \
+	src/person.o \
 	src/pull.o \
 	src/pulls.o \
 	src/quarantine.o \
@@ -86,7 +87,7 @@ SHLIB_LINK = -Wl,-Bsymbolic $(shell $(PKG_CONFIG) --libs libcurl libcjson)
 
 # These want a server with accessreq preloaded and a sandbox tenant, whose URL
 # is in ACCESSREQ_SANDBOX_URL: script/test starts both.
-REGRESS = setup options calls limits status apis errors privileges sync plans
+REGRESS = setup options calls limits status apis errors privileges names sync plans
 REGRESS_OPTS = --inputdir=. --load-extension=accessreq
 ISOLATION = pull drop queue
 ISOLATION_OPTS = --inputdir=test --load-extension=accessreq

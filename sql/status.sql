@@ -65,8 +65,8 @@ SELECT accessreq.count_status('', '', '', '', :mine, '');
 CREATE TEMP TABLE odd (n int, id text);
 INSERT INTO odd VALUES (1, 'tst-q"uote'), (2, 'tst-q\back\\slash'), (3, 'tst-q100%20%s%n'), (4, 'tst-q''; DROP TABLE x; --'),
 	(5, 'tst-qünïcödé-山田-😀'), (6, 'tst-q a&b=c+d/e?f#g'), (7, 'tst-q" or accountActivityItemId sw "'), (8, E'tst-q\ttab');
-SELECT tst.put(jsonb_agg(tst.item('tst-odd' || n, id, jsonb_build_object('name', id, 'requestedFor', jsonb_build_object('id', id, 'name', id))))) FROM odd;
-SELECT n, s.account_activity_item_id, s.access_request_id = id, s.item_name = id, s.requested_for_name = id, s.raw->>'name' = id
+SELECT tst.put(jsonb_agg(tst.item('tst-odd' || n, id, jsonb_build_object('name', id, 'requestedFor', jsonb_build_object('id', id, 'name', 'N ' || id))))) FROM odd;
+SELECT n, s.account_activity_item_id, s.access_request_id = id, s.item_name = id, s.requested_for_name = 'N ' || id, s.raw->>'name' = id
 FROM odd, accessreq.status_of(ARRAY[id]) s ORDER BY n;
 SELECT n, count(s.*), min(s.account_activity_item_id)
 FROM odd LEFT JOIN LATERAL accessreq.status(requested_for => id) s ON true GROUP BY n ORDER BY n;

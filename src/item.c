@@ -14,6 +14,7 @@
 
 #include "item.h"
 #include "lib/stringinfo.h"
+#include "person.h"
 #include "utils/builtins.h"
 #include "utils/datetime.h"
 #include "utils/memutils.h"
@@ -238,7 +239,10 @@ get_object_text(const JsonValue *v, const char *key, MemoryContext cxt)
 	return text;
 }
 
-/* For a while in 2024 references were arrays: then the first. */
+/*
+ * For a while in 2024 references were arrays: then the first.  What is empty is
+ * absent, or the views would take it for somebody.
+ */
 static void
 get_ref(const JsonValue *v, const char *key, MemoryContext cxt, ItemRef *ref)
 {
@@ -248,7 +252,10 @@ get_ref(const JsonValue *v, const char *key, MemoryContext cxt, ItemRef *ref)
 		member = json_first(member);
 	ref->type = json_get_string(member, "type");
 	ref->id = get_id(member, "id", cxt);
+	if (ref->id != NULL && ref->id[0] == '\0')
+		ref->id = NULL;
 	ref->name = json_get_string(member, "name");
+	ref->name = person_name(ref);
 }
 
 
@@ -455,6 +462,10 @@ decode_approval(const JsonValue *v, MemoryContext cxt, ItemApproval *approval)
 	get_ref(v, "originalOwner", cxt, &approval->original_owner);
 	get_ref(v, "currentOwner", cxt, &approval->current_owner);
 	get_ref(v, "reviewedBy", cxt, &approval->reviewed_by);
+	person_lend(&approval->current_owner, &approval->original_owner);
+	person_lend(&approval->original_owner, &approval->current_owner);
+	person_lend(&approval->reviewed_by, &approval->current_owner);
+	person_lend(&approval->reviewed_by, &approval->original_owner);
 	approval->comment = comment_text(json_get(v, "comment"));
 	if (approval->comment == NULL)
 		approval->comment = newest_comment(json_get(v, "approverComments"));
@@ -482,6 +493,8 @@ decode_work_item(const JsonValue *v, MemoryContext cxt, ItemWorkItem *work)
 	work->forwarded = json_get_bool(v, "forwarded");
 	get_ref(v, "originalOwner", cxt, &work->original_owner);
 	get_ref(v, "currentOwner", cxt, &work->current_owner);
+	person_lend(&work->current_owner, &work->original_owner);
+	person_lend(&work->original_owner, &work->current_owner);
 	work->modified = get_time(v, "modified");
 }
 
@@ -670,6 +683,10 @@ item_decode(const char *text, size_t len, MemoryContext cxt, StatusItem *item,
 	get_ref(root, "requester", cxt, &item->requester);
 	get_ref(root, "requestedFor", cxt, &item->requested_for);
 	decode_cancel(root, cxt, item);
+	person_lend(&item->requester, &item->requested_for);
+	person_lend(&item->requested_for, &item->requester);
+	person_lend(&item->cancelled_by, &item->requester);
+	person_lend(&item->cancelled_by, &item->requested_for);
 	decode_sod(root, cxt, item);
 	decode_sources(root, cxt, item);
 	item->error_text = get_errors(root, "errorMessages", cxt);

@@ -24,9 +24,9 @@
  * Version of the decoding rules: content hashes are seeded with it, so that a
  * release that decodes differently rewrites each stored row once.
  */
-#define ITEM_DECODER_VERSION 1
+#define ITEM_DECODER_VERSION 2
 
-/* Who: an identity or a governance group. */
+/* Who: an identity or a governance group.  A name that is none is absent. */
 typedef struct ItemRef
 {
 	const char *type;
