@@ -125,8 +125,26 @@ DROP SERVER bet CASCADE;
 -- an item that cannot be read is an error here; a pull puts it aside
 SELECT tst.fault('bad_item', 'access-request-status');
 SELECT tst.fails(format('SELECT * FROM accessreq.status(filters => %L)', :mine));
-SELECT tst.fault('bad_item', 'access-request-status', '{"body": "{\"name\": \"no id\"}"}');
+SELECT tst.fault('bad_item', 'access-request-status', '{"body": "[1]"}');
 SELECT tst.fails(format('SELECT * FROM accessreq.status(filters => %L)', :mine));
+-- one without an id is shown, wherever it stands, and the pages go on behind the last that has one
+CREATE FUNCTION pg_temp.without_id(index int, id text, filters text, OUT n bigint, OUT ids bigint, OUT nameless text) LANGUAGE plpgsql AS $$
+BEGIN
+	PERFORM tst.fault('bad_item', 'access-request-status', jsonb_build_object('index', index, 'body', format('{"name": "no id", "accountActivityItemId": %s}', id)));
+	SELECT count(*), count(DISTINCT s.account_activity_item_id), max(s.item_name) FILTER (WHERE s.account_activity_item_id IS NULL) INTO n, ids, nameless
+	FROM accessreq.status(filters => without_id.filters, page_size => 50) s;
+END
+$$;
+SELECT v.index, v.id, x.* FROM (VALUES (0, 'null'), (25, '""'), (49, 'null'), (49, '{}')) v (index, id), pg_temp.without_id(v.index, v.id, :mine) x;
+SELECT tst.fault('bad_item', 'access-request-status', '{"body": "{\"name\": \"no id\"}", "index": 0}');
+SELECT account_activity_item_id, item_name, raw FROM accessreq.status_of('{tst-rs1}') ORDER BY 1;
+-- more than a page of them: the pages go on by offset
+SELECT tst.admin('DELETE', 'fault');
+SELECT tst.put(jsonb_agg(tst.item(NULL, 'tst-without', jsonb_build_object('name', 'without ' || i)))) FROM generate_series(1, 130) i;
+SELECT count(*), count(account_activity_item_id), count(DISTINCT item_name) FROM accessreq.status(filters => 'accessRequestId eq "tst-without"', page_size => 50);
+SELECT count(*), count(account_activity_item_id), count(DISTINCT item_name) FROM accessreq.status_of('{tst-without}');
+SELECT count(*) - count(account_activity_item_id), count(DISTINCT account_activity_item_id) > 500, count(DISTINCT item_name) FILTER (WHERE account_activity_item_id IS NULL) FROM accessreq.status(page_size => 50);
+SELECT tst.admin('DELETE', 'items?id=');
 SELECT tst.admin('DELETE', 'fault');
 SELECT tst.drop_items('tst-%') > 0;
 

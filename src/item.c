@@ -210,6 +210,15 @@ get_id(const JsonValue *v, const char *key, MemoryContext cxt)
 	return MemoryContextStrdup(cxt, buf);
 }
 
+/* The same, where an empty one is none. */
+static const char *
+get_own_id(const JsonValue *v, const char *key, MemoryContext cxt)
+{
+	const char *id = get_id(v, key, cxt);
+
+	return id != NULL && id[0] != '\0' ? id : NULL;
+}
+
 static TimestampTz
 get_time(const JsonValue *v, const char *key)
 {
@@ -251,9 +260,7 @@ get_ref(const JsonValue *v, const char *key, MemoryContext cxt, ItemRef *ref)
 	if (json_is_array(member))
 		member = json_first(member);
 	ref->type = json_get_string(member, "type");
-	ref->id = get_id(member, "id", cxt);
-	if (ref->id != NULL && ref->id[0] == '\0')
-		ref->id = NULL;
+	ref->id = get_own_id(member, "id", cxt);
 	ref->name = json_get_string(member, "name");
 	ref->name = person_name(ref);
 }
@@ -614,7 +621,7 @@ decode_cancel(const JsonValue *root, MemoryContext cxt, StatusItem *item)
 static void
 decode_scalars(const JsonValue *root, MemoryContext cxt, StatusItem *item)
 {
-	item->account_activity_item_id = get_id(root, ITEM_ID_KEY, cxt);
+	item->account_activity_item_id = get_own_id(root, ITEM_ID_KEY, cxt);
 	item->access_request_id = get_id(root, "accessRequestId", cxt);
 	item->item_id = get_id(root, "id", cxt);
 	item->item_name = json_get_string(root, "name");
@@ -644,11 +651,7 @@ too_long(const char *text)
 static const char *
 item_problem(const StatusItem *item)
 {
-	const char *id = item->account_activity_item_id;
-
-	if (id == NULL || id[0] == '\0')
-		return "has no " ITEM_ID_KEY;
-	if (too_long(id))
+	if (too_long(item->account_activity_item_id))
 		return ITEM_ID_KEY " is too long";
 	if (too_long(item->access_request_id))
 		return "accessRequestId is too long";
@@ -667,6 +670,17 @@ item_problem(const StatusItem *item)
 bool
 item_decode(const char *text, size_t len, MemoryContext cxt, StatusItem *item,
 			const char **problem)
+{
+	if (!item_decode_shown(text, len, cxt, item, problem))
+		return false;
+	if (item->account_activity_item_id == NULL)
+		*problem = "has no " ITEM_ID_KEY;
+	return *problem == NULL;
+}
+
+bool
+item_decode_shown(const char *text, size_t len, MemoryContext cxt, StatusItem *item,
+				  const char **problem)
 {
 	const JsonValue *root = json_parse(text, len, cxt, problem);
 

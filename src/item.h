@@ -118,6 +118,13 @@ extern bool item_decode(const char *text, size_t len, MemoryContext cxt,
 						StatusItem *item, const char **problem);
 
 /*
+ * The same of an item that is shown and not stored: one that has no id is decoded
+ * too, with none.
+ */
+extern bool item_decode_shown(const char *text, size_t len, MemoryContext cxt,
+							  StatusItem *item, const char **problem);
+
+/*
  * Read a date as the API writes them: ISO 8601 with seconds, milliseconds,
  * microseconds or none, with Z, an offset, or no zone (then UTC), or a date
  * alone.  ITEM_NO_TIME where it is none.

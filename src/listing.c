@@ -39,9 +39,8 @@ listing_ask(Listing *listing, const Tenant *tenant, CallSet *calls, const CallSp
 	return call_start(calls, &spec);
 }
 
-/* The id of the last item that has one that can be read, or NULL. */
-static const char *
-last_id(const JsonSpan *items, int nitems)
+char *
+listing_last_id(const JsonSpan *items, int nitems)
 {
 	for (int i = nitems - 1; i >= 0; i--)
 	{
@@ -77,12 +76,17 @@ listing_read(Listing *listing, const Tenant *tenant, Call *call,
 		return error->past_end ? NULL : error;
 	if (!json_cut_page(response->body, response->body_len, ITEM_ID_KEY, items, nitems, &problem))
 		return bad_page(tenant, call, problem);
-	last = last_id(*items, *nitems);
+	last = listing_last_id(*items, *nitems);
 	if (listing->after == NULL)
 		listing->total = response->total_count;
 	listing->seen += *nitems;
-	*more = last != NULL &&
+	*more = *nitems > 0 &&
 		(*nitems >= API_MAX_PAGE || listing->total < 0 || listing->seen < listing->total);
+	/* a short page without a count may well be the last */
+	if (last == NULL && *nitems < API_MAX_PAGE && listing->total < 0)
+		*more = false;
+	if (*more && last == NULL)
+		return bad_page(tenant, call, "no item of the page has an " ITEM_ID_KEY " to go on from");
 	if (*more && listing->after != NULL && strcmp(listing->after, last) == 0)
 		return bad_page(tenant, call, PULL_STANDS_STILL);
 	listing->after = last;

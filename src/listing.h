@@ -36,4 +36,7 @@ extern Call *listing_ask(Listing *listing, const Tenant *tenant, CallSet *calls,
 extern const ApiError *listing_read(Listing *listing, const Tenant *tenant, Call *call,
 									JsonSpan **items, int *nitems, bool *more);
 
+/* The id of the last item that has one that can be read, palloc'd, or NULL. */
+extern char *listing_last_id(const JsonSpan *items, int nitems);
+
 #endif							/* ACCESSREQ_LISTING_H */

@@ -11,10 +11,13 @@
 #include "access/xact.h"
 #include "api.h"
 #include "catalog/pg_type.h"
+#include "common/hashfn.h"
 #include "filter.h"
 #include "funcapi.h"
+#include "idset.h"
 #include "item.h"
 #include "lib/stringinfo.h"
+#include "listing.h"
 #include "miscadmin.h"
 #include "pull.h"
 #include "requests.h"
@@ -51,13 +54,14 @@ enum CountArg
 
 /* -------------------------------------------------------------- items to rows */
 
-/* Where rows go, and how many of them. */
+/* Where rows go, and which have gone there. */
 typedef struct Output
 {
 	FunctionCallInfo fcinfo;
 	Session    *session;
 	MemoryContext item_cxt;		/* reset for each item */
-	int64		rows;
+	IdSet	   *shown;			/* see is_new() */
+	int64		rows;			/* as many as it has */
 	int64		max_rows;
 } Output;
 
@@ -70,6 +74,7 @@ output_open(Output *out, FunctionCallInfo fcinfo, Session *session, int64 max_ro
 	out->max_rows = max_rows;
 	out->item_cxt = AllocSetContextCreate(session->cxt, "accessreq item",
 										  ALLOCSET_DEFAULT_SIZES);
+	out->shown = idset_create(session->cxt, API_MAX_PAGE);
 }
 
 /* Type item_status, which row_from_item() fills in, and raw. */
@@ -107,6 +112,25 @@ bad_item(Output *out, const char *problem, const JsonSpan *span)
 			 errhint("CALL accessreq.sync() puts such an item aside and stores the others.")));
 }
 
+/*
+ * Each item is shown once: pages overlap where rows move between them, and where
+ * the tenant sorts ids in another way than it filters by them.  One that has no
+ * id is known by its bytes.
+ */
+static bool
+is_new(Output *out, const StatusItem *item, const JsonSpan *span)
+{
+	const char *id = item->account_activity_item_id;
+	uint64		hash;
+	char		key[1 + sizeof(hash)] = {'\0'};	/* no id begins so */
+
+	if (id != NULL)
+		return idset_add(out->shown, id, strlen(id));
+	hash = hash_bytes_extended((const unsigned char *) span->start, (int) span->len, 0);
+	memcpy(key + 1, &hash, sizeof(hash));
+	return idset_add(out->shown, key, sizeof(key));
+}
+
 static void
 put_item(Output *out, const JsonSpan *span)
 {
@@ -119,11 +143,14 @@ put_item(Output *out, const JsonSpan *span)
 	MemoryContextReset(out->item_cxt);
 	old = MemoryContextSwitchTo(out->item_cxt);
 	if (problem != NULL ||
-		!item_decode(span->start, span->len, out->item_cxt, &item, &problem))
+		!item_decode_shown(span->start, span->len, out->item_cxt, &item, &problem))
 		bad_item(out, problem, span);
-	row_from_item(&item, values, nulls);
-	values[ROW_API_COLUMNS] = row_jsonb(span->start, span->len);
-	put(out, values, nulls);
+	if (is_new(out, &item, span))
+	{
+		row_from_item(&item, values, nulls);
+		values[ROW_API_COLUMNS] = row_jsonb(span->start, span->len);
+		put(out, values, nulls);
+	}
 	MemoryContextSwitchTo(old);
 }
 
@@ -153,84 +180,227 @@ read_filters(FunctionCallInfo fcinfo, ApiStatusQuery *q)
  * item's id, so that rows that come and go meanwhile make it miss none;
  * sorters of his want offsets, which drift, and the documentation says so.
  */
-typedef struct Paging
+typedef struct Walk
 {
-	bool		by_id;
+	bool		by_id;			/* else by offset */
 	const char *filters;		/* the caller's */
-	const char *last_id;		/* where the page before ended, or NULL */
+	int64		start;			/* his row_offset */
 	int64		total;			/* of the filters, -1: not told */
-	int64		seen;
-} Paging;
+	char	   *last_id;		/* by id: where the page before ended, or NULL */
+	bool		has_begun;
+	bool		gap;			/* the page before was empty */
+	bool		doubtful;		/* ended where no end was to be seen */
+	uint64		beginning;		/* hash of the first item of the page before */
+} Walk;
+
+/* Ask for a page: no items where it lies past the end. */
+static Call *
+ask_page(Output *out, const ApiStatusQuery *q, Walk *walk, JsonSpan **items, int *nitems)
+{
+	ApiStatusQuery query = *q;
+	CallSpec	spec;
+	Call	   *call;
+
+	query.filters = filter_after(walk->filters, walk->last_id);
+	query.count = !walk->has_begun && walk->total < 0;
+	api_status(&spec, out->session->tenant, &query);
+	call = call_run(out->session->calls, &spec);
+	if (call_error(call) != NULL && !call_error(call)->past_end)
+		api_error_raise(call_error(call));
+	*items = NULL;
+	*nitems = 0;
+	if (call_error(call) == NULL)
+	{
+		*items = requests_cut(out->session->tenant, call, nitems);
+		if (query.count)
+			walk->total = call_response(call)->total_count;
+	}
+	return call;
+}
+
+/* Go on by offset; false where the tenant sent the same page again. */
+static bool
+step_by_offset(ApiStatusQuery *q, Walk *walk, const JsonSpan *items, int nitems)
+{
+	uint64		beginning = hash_bytes_extended((const unsigned char *) items[0].start,
+												(int) items[0].len, 0);
+
+	walk->doubtful = walk->has_begun && walk->beginning == beginning;
+	walk->beginning = beginning;
+	q->offset += nitems;
+	return !walk->doubtful;
+}
+
+/* Go on behind the last item that has an id; where none has, by offset. */
+static bool
+step_by_id(Output *out, ApiStatusQuery *q, Walk *walk, Call *call,
+		   const JsonSpan *items, int nitems, bool anything_new)
+{
+	char	   *id = listing_last_id(items, nitems);
+
+	if (id == NULL)
+		return step_by_offset(q, walk, items, nitems);
+	/* one that ignores the filter would be asked for ever */
+	if (walk->last_id != NULL && strcmp(walk->last_id, id) == 0)
+		api_error_raise(api_error_bad_answer(out->session->tenant, "list access request statuses",
+											 call_response(call), PULL_STANDS_STILL, false));
+	if (walk->last_id != NULL)
+		pfree(walk->last_id);
+	walk->last_id = MemoryContextStrdup(out->session->cxt, id);
+	walk->beginning = 0;
+	walk->doubtful = !anything_new;
+	q->offset = 0;
+	return anything_new;
+}
+
+/*
+ * Whether a page without items is the end.  By offset one is stepped over where
+ * the count says that there is more: gateways send such.
+ */
+static bool
+step_over_gap(ApiStatusQuery *q, Walk *walk, bool past_end)
+{
+	if (past_end)
+	{
+		/* what was sent without an offset cannot be past the end */
+		walk->doubtful = q->offset == 0;
+		return false;
+	}
+	if (walk->by_id || walk->gap || q->offset + q->limit >= walk->total)
+		return false;
+	q->offset += q->limit;
+	return true;
+}
 
 /* One page of status(): false when it was the last. */
 static bool
-fetch_page(Output *out, ApiStatusQuery *q, Paging *paging)
+fetch_page(Output *out, ApiStatusQuery *q, Walk *walk)
 {
-	CallSpec	spec;
-	Call	   *call;
 	JsonSpan   *items;
 	int			nitems;
+	int64		before = out->rows;
+	Call	   *call = ask_page(out, q, walk, &items, &nitems);
+	int64		position;
 	bool		more;
 
-	q->count = paging->total < 0 && paging->seen == 0;
-	api_status(&spec, out->session->tenant, q);
-	call = call_run(out->session->calls, &spec);
-	if (call_error(call) != NULL && call_error(call)->past_end)
-		return false;
-	if (call_error(call) != NULL)
-		api_error_raise(call_error(call));
-	if (q->count)
-		paging->total = call_response(call)->total_count;
-	items = requests_cut(out->session->tenant, call, &nitems);
 	put_items(out, items, nitems);
-	paging->seen += nitems;
 	/* the total counts what stands before row_offset too */
-	more = nitems > 0 && out->rows < out->max_rows &&
-		!(nitems < q->limit && paging->total >= 0 && paging->seen >= paging->total);
-	if (more && paging->by_id)
-	{
-		const JsonSpan *last = &items[nitems - 1];
-		char	   *id;
-
-		if (last->id == NULL)
-			bad_item(out, "it has no accountActivityItemId", last);
-		id = pnstrdup(last->id, last->id_len);
-		/* one that ignores the filter would be asked for ever */
-		if (paging->last_id != NULL && strcmp(paging->last_id, id) == 0)
-			api_error_raise(api_error_bad_answer(out->session->tenant, spec.what,
-												 call_response(call), PULL_STANDS_STILL, false));
-		paging->last_id = id;
-		q->filters = filter_after(paging->filters, id);
-		q->offset = 0;
-	}
+	position = walk->by_id ? walk->start + out->rows : q->offset + nitems;
+	if (out->rows >= out->max_rows)
+		more = false;
+	else if (nitems == 0)
+		more = step_over_gap(q, walk, call_error(call) != NULL);
+	else if (nitems < q->limit && walk->total >= 0 && position >= walk->total)
+		more = false;
+	else if (walk->by_id)
+		more = step_by_id(out, q, walk, call, items, nitems, out->rows > before);
 	else
-		q->offset += nitems;
+		more = step_by_offset(q, walk, items, nitems);
+	walk->gap = nitems == 0;
+	walk->has_begun = true;
 	call_free(call);
 	return more;
 }
 
 /* All pages, each in a context of its own: there may be thousands. */
 static void
-fetch_pages(Output *out, ApiStatusQuery *q, Paging *paging)
+fetch_pages(Output *out, ApiStatusQuery *q, Walk *walk)
 {
 	MemoryContext page_cxt = AllocSetContextCreate(out->session->cxt, "accessreq page",
 												   ALLOCSET_DEFAULT_SIZES);
 	bool		more = out->max_rows > 0;
 
+	q->offset = walk->start;
 	while (more)
 	{
 		MemoryContext old = MemoryContextSwitchTo(page_cxt);
 
 		CHECK_FOR_INTERRUPTS();
-		more = fetch_page(out, q, paging);
+		more = fetch_page(out, q, walk);
 		MemoryContextSwitchTo(old);
-		if (more && paging->by_id)
-		{
-			q->filters = MemoryContextStrdup(out->session->cxt, q->filters);
-			paging->last_id = MemoryContextStrdup(out->session->cxt, paging->last_id);
-		}
 		MemoryContextReset(page_cxt);
 	}
+}
+
+/* ------------------------------------------------------------ lists cut short */
+
+/* How many rows such a total promises. */
+static int64
+promised(const Output *out, const Walk *walk, int64 total)
+{
+	return Min(Max(total - walk->start, 0), out->max_rows);
+}
+
+/* Are fewer rows there than such a total promises, or than anybody can tell? */
+static bool
+is_short(const Output *out, const Walk *walk, int64 total)
+{
+	if (out->rows >= out->max_rows)
+		return false;
+	return total >= 0 ? out->rows < promised(out, walk, total) : walk->doubtful;
+}
+
+/* The count as it is now, -1 where the tenant does not tell it. */
+static int64
+count_again(Output *out, const ApiStatusQuery *q, const Walk *walk)
+{
+	ApiStatusQuery query = *q;
+	CallSpec	spec;
+	Call	   *call;
+	int64		total = -1;
+
+	query.filters = walk->filters;
+	query.limit = 1;
+	query.offset = 0;
+	query.count = true;
+	api_status(&spec, out->session->tenant, &query);
+	call = call_run(out->session->calls, &spec);
+	if (call_error(call) == NULL)
+		total = call_response(call)->total_count;
+	else if (!call_error(call)->past_end)
+		api_error_raise(call_error(call));
+	call_free(call);
+	return total;
+}
+
+static void
+warn_short(const Output *out, const Walk *walk, int64 total, bool again)
+{
+	const char *server = out->session->tenant->server;
+
+	ereport(WARNING,
+			(errcode(ERRCODE_WARNING),
+			 total >= 0 ?
+			 errmsg("server \"%s\" counts " INT64_FORMAT " statuses and showed " INT64_FORMAT,
+					server, promised(out, walk, total), out->rows) :
+			 errmsg("server \"%s\" may have more statuses than the " INT64_FORMAT " that it showed",
+					server, out->rows),
+			 again ?
+			 errdetail("The list was read by the items' ids, and again by offset.") :
+			 errhint("Pages by offset, which sorters want, pass by rows that move meanwhile. Without sorters a short list is read a second time in another way.")));
+}
+
+/*
+ * The count is all there is against a list that ends too early: one by which a
+ * page in its middle is empty, or ids are not sorted as they are filtered.  The
+ * lesser count holds, because rows go meanwhile.  A list by id is then read once
+ * more by offset, to its end, for what was passed by.
+ */
+static void
+complete_list(Output *out, ApiStatusQuery *q, const Walk *walk)
+{
+	Walk		second = {.filters = walk->filters, .start = walk->start};
+	int64		again;
+
+	if (!is_short(out, walk, walk->total))
+		return;
+	again = count_again(out, q, walk);
+	second.total = again < 0 || walk->total < 0 ? Max(again, walk->total) : Min(again, walk->total);
+	second.doubtful = walk->doubtful;
+	if (walk->by_id && is_short(out, &second, second.total))
+		fetch_pages(out, q, &second);
+	if (is_short(out, &second, second.total))
+		warn_short(out, &second, second.total, walk->by_id);
 }
 
 /* status(requested_for, …, max_rows, page_size, row_offset, server) */
@@ -238,7 +408,7 @@ Datum
 accessreq_status(PG_FUNCTION_ARGS)
 {
 	ApiStatusQuery query;
-	Paging		paging = {0};
+	Walk		walk = {.total = -1};
 	Output		out;
 	Session    *session;
 	int64		max_rows = session_max_rows_arg(fcinfo, ARG_MAX_ROWS);
@@ -252,14 +422,14 @@ accessreq_status(PG_FUNCTION_ARGS)
 		query.offset = PG_GETARG_INT64(ARG_ROW_OFFSET);
 	api_check_status_query(&query);
 	query.limit = (int) Max(Min(query.limit, max_rows), 1);
-	paging.by_id = query.sorters == NULL || query.sorters[0] == '\0';
-	paging.filters = query.filters;
-	paging.total = -1;
-	paging.seen = 0;
+	walk.by_id = query.sorters == NULL || query.sorters[0] == '\0';
+	walk.filters = query.filters;
+	walk.start = query.offset;
 	begin_rows(fcinfo);
 	session = session_open(fcinfo, ARG_SERVER, CurTransactionContext);
 	output_open(&out, fcinfo, session, max_rows);
-	fetch_pages(&out, &query, &paging);
+	fetch_pages(&out, &query, &walk);
+	complete_list(&out, &query, &walk);
 	session_close(session);
 	return (Datum) 0;
 }
