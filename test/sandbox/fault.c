@@ -16,7 +16,7 @@ static int	next_id = 1;
 static const char *const kinds[] = {
 	"status", "close", "hang", "truncate", "oversize", "endless", "garbage", "redirect",
 	"slow_body", "slow_headers", "html", "duplicate", "bad_item", "skip_item", "empty_page",
-	"drop_answer", "delay", "late", "page", "answer", "error", NULL
+	"no_id", "no_names", "drop_answer", "delay", "late", "page", "answer", "error", NULL
 };
 
 /* Errors as the vendor's other services and the gateways before them put them. */
@@ -235,6 +235,55 @@ replace_answer(const Fault *f, Answer *a)
 	a->status = status;
 }
 
+/* Takes the id of an item, or the names of the people in it and below. */
+static void
+take_id(cJSON *item)
+{
+	json_set(item, "accountActivityItemId", cJSON_CreateNull());
+}
+
+static void
+take_names(cJSON *json)
+{
+	static unsigned turn;
+	const char *type = json_text(json, "type");
+	const char *id = json_text(json, "id");
+	cJSON	   *member;
+
+	if (type && strcmp(type, "IDENTITY") == 0 && json_text(json, "name"))
+	{
+		Text		name = {0};
+
+		text_puts(&name, turn++ % 2 ? "" : "Could not look up the identity ");
+		if (name.len > 0)
+			text_puts(&name, id ? id : "(null)");
+		json_set(json, "name", cJSON_CreateString(name.data));
+		text_free(&name);
+	}
+	cJSON_ArrayForEach(member, json)
+		take_names(member);
+}
+
+static void
+rewrite_item(Blob **blob, void (*change) (cJSON *item))
+{
+	/* less the comma before it */
+	cJSON	   *json = json_parse((*blob)->data + 1, (*blob)->len - 1);
+	char	   *text;
+
+	if (json == NULL)
+		return;
+	change(json);
+	text = cJSON_PrintUnformatted(json);
+	if (text)
+	{
+		blob_unref(*blob);
+		*blob = blob_new(text, strlen(text));
+	}
+	cJSON_free(text);
+	cJSON_Delete(json);
+}
+
 /* Faults that change an answer. */
 void
 fault_after(const Fault *f, Answer *a)
@@ -278,6 +327,13 @@ fault_after(const Fault *f, Answer *a)
 		memmove(a->items + i, a->items + i + 1, (a->nitems - i - 1) * sizeof(Blob *));
 		a->nitems--;
 	}
+	else if (is(f, "no_id") && a->nitems > 0)
+		rewrite_item(&a->items[item_index_of(f, a)], take_id);
+	else if (is(f, "no_names"))
+	{
+		for (size_t i = 0; i < a->nitems; i++)
+			rewrite_item(&a->items[i], take_names);
+	}
 	else if (is(f, "empty_page") && a->items)
 	{
 		while (a->nitems > 0)
@@ -319,7 +375,7 @@ fault_add(const cJSON *spec, const char **error, int *id)
 	while (kind && kinds[k] && strcmp(kinds[k], kind) != 0)
 		k++;
 	*error = "kind must be one of status, close, hang, truncate, oversize, endless, garbage, redirect, "
-		"slow_body, slow_headers, html, duplicate, bad_item, skip_item, empty_page, drop_answer, delay, late, "
+		"slow_body, slow_headers, html, duplicate, bad_item, skip_item, empty_page, no_id, no_names, drop_answer, delay, late, "
 		"page, answer, error";
 	if (kind == NULL || kinds[k] == NULL)
 		return false;

@@ -611,6 +611,11 @@ sub test_faults
 	is(scalar @{ $page->()->{json} }, 5, 'duplicate');
 	$fault->(kind => 'skip_item');
 	is(scalar @{ $page->()->{json} }, 3, 'skip_item');
+	$fault->(kind => 'no_id', index => 1);
+	is(join(',', map { defined $_->{accountActivityItemId} ? 1 : 0 } @{ $page->()->{json} }), '1,0,1,1', 'no_id');
+	$fault->(kind => 'no_names');
+	is(scalar(grep { $_->{requester}{name} !~ /^(Could not look up the identity .+)?$/ } @{ $page->()->{json} }), 0, 'no_names');
+	is(scalar(grep { $_->{requester}{name} =~ / / } @{ $page->()->{json} }), 4, 'and then they have');
 	$fault->(kind => 'empty_page');
 	my @pages = map { status($s, limit => 3, count => 'true') } 1 .. 2;
 	is($pages[0]{content}, '[]', 'empty_page');
