@@ -698,7 +698,7 @@ RETURNS SETOF accessreq.item_status
 AS 'MODULE_PATHNAME', 'accessreq_status'
 LANGUAGE C VOLATILE PARALLEL UNSAFE COST 10000 ROWS 250;
 COMMENT ON FUNCTION accessreq.status(text, text, text, text, text, text, text, bigint, integer, bigint, name) IS
-'statuses as the tenant reports them now, all pages up to max_rows. filters and sorters are the API''s own: filters on accountActivityItemId, created, accessRequestId; sorters created, modified, accountActivityItemId, name, - before one descends; request_state only EXECUTING; requested_for and the like take an identity''s id or me. Requests for access that is already held are never listed';
+'statuses as the tenant reports them now, all pages up to max_rows. filters and sorters are the API''s own: filters on accountActivityItemId, created, accessRequestId; sorters created, modified, accountActivityItemId, name, - before one descends; request_state only EXECUTING; requested_for and the like take an identity''s id or me. Requests for access that is already held are never listed. An item comes once; one that has no account_activity_item_id with null. A WARNING where fewer came than the tenant counts';
 
 CREATE FUNCTION accessreq.status_of(access_request_ids text[], server name DEFAULT NULL)
 RETURNS SETOF accessreq.item_status

@@ -27,6 +27,11 @@ SELECT tst.put(jsonb_agg(tst.item('tst-n' || lpad(n::text, 2, '0'), 'tst-rn' || 
 SELECT d.name AS said, s.requested_for_id, s.requested_for_name, s.raw->'requestedFor'->>'name' IS NOT DISTINCT FROM d.name
 FROM accessreq.status(filters => 'accountActivityItemId sw "tst-n"') s JOIN said d ON s.account_activity_item_id = 'tst-n' || lpad(d.n::text, 2, '0') ORDER BY d.n;
 
+SELECT tst.fault('no_names', 'access-request-status', '{"count": -1}');
+SELECT count(*) > 500, count(requester_name), count(requested_for_name), count(cancelled_by_name), count(requester_id) > 500, count(*) FILTER (WHERE raw #>> '{requester,name}' ~ '^Could not look up') > 100
+FROM accessreq.status() WHERE raw #>> '{requestedFor,type}' = 'IDENTITY';
+SELECT tst.admin('DELETE', 'fault');
+
 -- who decides, and has decided
 CREATE FUNCTION tst.approval(status text, current jsonb, original jsonb DEFAULT NULL, reviewed jsonb DEFAULT NULL) RETURNS jsonb LANGUAGE sql AS $$
 	SELECT jsonb_build_array(jsonb_build_object('approvalId', 'a', 'status', status, 'scheme', 'MANAGER', 'forwarded', false,

@@ -58,12 +58,14 @@ my $fault = sub { my $kind = shift; $sandbox->no_faults; $sandbox->fault($kind, 
 
 # ------------------------------------------------------- an empty page, once
 
+my $since = "filters => 'created gt \"2024-07-02T00:00:00Z\"'";
+my $later = grep { defined $_->{created} && $_->{created} gt '2024-07-02' } @{ $sandbox->dump };
 for my $page (0 .. 5)
 {
 	$fault->('empty_page', skip => $page);
 	whole("page $page empty", '', 1300);
 	$fault->('empty_page', skip => $page);
-	whole("page $page empty, filtered", "filters => 'created gt \"2024-07-01T00:00:00Z\"'", $session->value("SELECT accessreq.count_status(filters => 'created gt \"2024-07-01T00:00:00Z\"')")) if $page;
+	whole("page $page empty, filtered", $since, $later);
 }
 # its own filters stay, in the second reading too
 my @executing = grep { $_->{state} eq 'EXECUTING' } @{ $sandbox->dump };
