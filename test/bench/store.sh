@@ -16,7 +16,7 @@ pg_config=${PG_CONFIG:-pg_config}
 # functions would want the whole library.
 build() {
 	local out=$1 file objects=()
-	for file in json item row mode version writer tables page guard rowset statement lookup quarantine store; do
+	for file in json item person row mode version writer tables page guard rowset statement lookup quarantine store; do
 		objects+=("$src/$file.c")
 	done
 	"${CC:-gcc}" -std=c11 -D_GNU_SOURCE -O2 -g -Wall -Wextra -Wno-unused-parameter \
