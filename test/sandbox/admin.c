@@ -363,6 +363,21 @@ post_rate(Request *r, Answer *a)
 	cJSON_Delete(body);
 }
 
+/* The tenant changes its mind about dates in filters. */
+static void
+post_dates(Request *r, Answer *a)
+{
+	cJSON	   *body = json_parse(r->body.data, r->body.len);
+	const char *forms = json_text(body, "forms");
+
+	for (int i = 0; forms && date_forms[i]; i++)
+		if (strcmp(forms, date_forms[i]) == 0)
+			options.dates = i;
+	options.refuse_dates = cJSON_IsTrue(cJSON_GetObjectItemCaseSensitive(body, "refuse"));
+	done(a, "dates", options.dates);
+	cJSON_Delete(body);
+}
+
 static void
 post_latency(Request *r, Answer *a)
 {
@@ -433,6 +448,7 @@ static const struct
 	{"POST", "tokens/revoke", post_revoke},
 	{"POST", "rate", post_rate},
 	{"POST", "latency", post_latency},
+	{"POST", "dates", post_dates},
 	{"POST", "fault", post_fault},
 	{"GET", "fault", get_faults},
 	{"DELETE", "fault", delete_faults},

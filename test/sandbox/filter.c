@@ -15,7 +15,10 @@ typedef struct Lexer
 {
 	const char *p;
 	Filter	   *f;
+	bool		nothing;		/* a date is in a form that the tenant does not take */
 } Lexer;
+
+const char *const date_forms[] = {"neither", "bare", "quoted", "both", NULL};
 
 static const char *const op_names[] = {"eq", "ne", "gt", "ge", "lt", "le", "sw", "in"};
 
@@ -127,6 +130,16 @@ read_op(Lexer *l, Pred *p, Api api)
 	return fail(l, "unknown operator \"%s\"", word);
 }
 
+/* A date in a form that is not taken is refused, or matches nothing. */
+static bool
+take_form(Lexer *l, DateForms form)
+{
+	if (options.dates & form)
+		return true;
+	l->nothing = true;
+	return !options.refuse_dates || fail(l, "a date is in the wrong form: \"%.60s\"", l->p);
+}
+
 static bool
 read_date(Lexer *l, Pred *p)
 {
@@ -138,17 +151,15 @@ read_date(Lexer *l, Pred *p)
 	{
 		char	   *s;
 
-		if (options.dates == 1)
-			return fail(l, "a date is not quoted: \"%.60s\"", l->p);
-		if ((s = read_string(l)) == NULL)
+		if (!take_form(l, DATES_QUOTED) || (s = read_string(l)) == NULL)
 			return false;
 		p->time = date_parse(s, true);
 		free(s);
 	}
 	else
 	{
-		if (options.dates == 2)
-			return fail(l, "a date is quoted: \"%.60s\"", l->p);
+		if (!take_form(l, DATES_BARE))
+			return false;
 		while (*l->p && *l->p != ' ' && n < 63)
 			bare[n++] = *l->p++;
 		bare[n] = '\0';
@@ -194,34 +205,54 @@ read_pred(Lexer *l, Pred *p, Api api)
 	return (p->text = read_string(l)) != NULL;
 }
 
+static bool
+read_conditions(Lexer *l, Api api)
+{
+	Filter	   *f = l->f;
+	char		word[64];
+
+	for (;;)
+	{
+		if (f->n == MAX_PREDS)
+			return fail(l, "too many conditions%s", "");
+		f->n++;
+		if (!read_pred(l, &f->preds[f->n - 1], api))
+			return false;
+		if (*l->p == '\0')
+			return true;
+		if (*l->p != ' ')
+			return fail(l, "\"and\" is expected at \"%.60s\"", l->p);
+		skip_space(l);
+		if (*l->p == '\0')
+			return true;
+		read_word(l, word);
+		if (strcmp(word, "and") != 0)
+			return fail(l, "\"and\" is expected instead of \"%s\"", word);
+		if (*l->p != ' ')
+			return fail(l, "a condition is expected at \"%.60s\"", l->p);
+	}
+}
+
 /* False with f->error set; the caller frees f either way. */
 bool
 filter_parse(Filter *f, const char *s, Api api)
 {
-	Lexer		l = {s, f};
-	char		word[64];
+	Lexer		l = {s, f, false};
 
 	memset(f, 0, sizeof(Filter));
-	for (;;)
+	if (!read_conditions(&l, api))
+		return false;
+	if (l.nothing)
 	{
-		if (f->n == MAX_PREDS)
-			return fail(&l, "too many conditions%s", "");
-		f->n++;
-		if (!read_pred(&l, &f->preds[f->n - 1], api))
-			return false;
-		if (*l.p == '\0')
-			return true;
-		if (*l.p != ' ')
-			return fail(&l, "\"and\" is expected at \"%.60s\"", l.p);
-		skip_space(&l);
-		if (*l.p == '\0')
-			return true;
-		read_word(&l, word);
-		if (strcmp(word, "and") != 0)
-			return fail(&l, "\"and\" is expected instead of \"%s\"", word);
-		if (*l.p != ' ')
-			return fail(&l, "a condition is expected at \"%.60s\"", l.p);
+		/* no row has an empty id */
+		filter_free(f);
+		memset(f, 0, sizeof(Filter));
+		f->n = 1;
+		f->preds[0].field = FIELD_ID;
+		f->preds[0].op = OP_EQ;
+		f->preds[0].text = xstrdup("");
 	}
+	return true;
 }
 
 void

@@ -43,7 +43,10 @@ static const char help[] =
 "  --access-token TEXT    a bearer token that is accepted as it is\n"
 "  --nulls first|last     where a null 'modified' is sorted (default: last when\n"
 "                         ascending, first when descending)\n"
-"  --dates both|bare|quoted  which date literals filters take (default both)\n"
+"  --dates both|bare|quoted|neither\n"
+"                         which date literals filters take; others match nothing\n"
+"                         (default both)\n"
+"  --refuse-dates         those that they do not take are refused\n"
 "  --collation bytes|natural  how ids are sorted: natural disregards case and dashes,\n"
 "                         which filters do not, and gives some ids capitals\n"
 "                         (default bytes)\n"
@@ -109,8 +112,8 @@ one_of(const char *name, const char *s, const char *const *words)
 enum
 {
 	OPT_PORT = 256, OPT_ROWS, OPT_SEED, OPT_OPEN, OPT_MOVING, OPT_REFERENCE, OPT_LATENCY, OPT_RATE,
-	OPT_PACE, OPT_TTL, OPT_SECRET, OPT_TOKEN, OPT_NULLS, OPT_DATES, OPT_COLLATION, OPT_GZIP,
-	OPT_CERT, OPT_KEY, OPT_DIE, OPT_HELP
+	OPT_PACE, OPT_TTL, OPT_SECRET, OPT_TOKEN, OPT_NULLS, OPT_DATES, OPT_REFUSE_DATES, OPT_COLLATION, OPT_GZIP, OPT_CERT, OPT_KEY,
+	OPT_DIE, OPT_HELP
 };
 
 static const struct option long_options[] = {
@@ -128,6 +131,7 @@ static const struct option long_options[] = {
 	{"access-token", required_argument, NULL, OPT_TOKEN},
 	{"nulls", required_argument, NULL, OPT_NULLS},
 	{"dates", required_argument, NULL, OPT_DATES},
+	{"refuse-dates", no_argument, NULL, OPT_REFUSE_DATES},
 	{"collation", required_argument, NULL, OPT_COLLATION},
 	{"gzip", no_argument, NULL, OPT_GZIP},
 	{"tls-cert", required_argument, NULL, OPT_CERT},
@@ -151,7 +155,6 @@ static void
 set_option(int opt, const char *arg)
 {
 	static const char *const nulls[] = {"largest", "first", "last", NULL};
-	static const char *const dates[] = {"both", "bare", "quoted", NULL};
 	static const char *const collations[] = {"bytes", "natural", NULL};
 
 	switch (opt)
@@ -187,7 +190,10 @@ set_option(int opt, const char *arg)
 			null_order = (NullOrder) one_of("--nulls", arg, nulls);
 			break;
 		case OPT_DATES:
-			options.dates = one_of("--dates", arg, dates);
+			options.dates = one_of("--dates", arg, date_forms);
+			break;
+		case OPT_REFUSE_DATES:
+			options.refuse_dates = true;
 			break;
 		case OPT_COLLATION:
 			options.natural = one_of("--collation", arg, collations) == 1;

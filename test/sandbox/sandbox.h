@@ -179,6 +179,12 @@ extern void orders_stale(void);
 
 /* ---- tenant.c: the rows, the clock and the options ---- */
 
+typedef enum DateForms
+{
+	DATES_BARE = 1,
+	DATES_QUOTED = 2
+} DateForms;
+
 typedef struct Options
 {
 	int			port;
@@ -191,7 +197,8 @@ typedef struct Options
 	double		open_percent;
 	int			moving;
 	bool		gzip;
-	int			dates;			/* 0 both, 1 bare, 2 quoted */
+	int			dates;			/* DateForms that filters take */
+	bool		refuse_dates;	/* others are refused, else they match nothing */
 	bool		natural;		/* ids sort without regard to case and dashes */
 	int64_t		reference;		/* newest created of the seeded rows */
 	bool		up_to_now;		/* that is the wall clock: nothing is dated after it */
@@ -202,6 +209,8 @@ typedef struct Options
 } Options;
 
 extern Options options;
+
+extern const char *const date_forms[];	/* names of sets of DateForms, to NULL */
 
 typedef struct Tenant
 {

@@ -814,6 +814,38 @@ sub test_up_to_now
 	finish($s);
 }
 
+# Dates in a form that is not taken match nothing, or are refused.
+sub test_date_forms
+{
+	my $s = start('--rows', 500, '--rate', 0, '--dates', 'bare');
+	my %filter = (bare => 'created ge 1970-01-01T00:00:00Z', quoted => 'created ge "1970-01-01T00:00:00Z"');
+	my $dated = grep { defined $_->{created} } @{ admin($s, 'GET', 'dump') };
+	my %taken = (bare => ['bare'], quoted => ['quoted'], both => [ 'bare', 'quoted' ], neither => []);
+	my $count = sub {
+		my ($filter, %more) = @_;
+		my $r = status($s, filters => $filter, count => 'true', limit => 1, %more);
+		return $r->{status} == 200 ? $r->{headers}{'x-total-count'} : $r->{status};
+	};
+
+	is($count->($filter{bare}), $dated, '--dates bare: bare ones are taken');
+	is($count->($filter{quoted}), 0, 'quoted ones match nothing');
+	for my $forms (sort keys %taken)
+	{
+		for my $refuse (0, 1)
+		{
+			admin($s, 'POST', 'dates', { forms => $forms, refuse => $refuse ? JSON::PP::true : JSON::PP::false });
+			for my $form (sort keys %filter)
+			{
+				my $want = (grep { $_ eq $form } @{ $taken{$forms} }) ? $dated : $refuse ? 400 : 0;
+				is($count->($filter{$form}), $want, "dates $forms, refused $refuse: $form");
+				is($count->("accountActivityItemId gt \"\" and $filter{$form}", sorters => '-created'), $want, 'with another condition');
+			}
+		}
+	}
+	is($count->('created ge "nonsense"'), 400, 'what is no date is refused in any form');
+	finish($s);
+}
+
 sub test_rubbish
 {
 	my $s = start('--rows', 10, '--rate', 0);
@@ -844,6 +876,7 @@ test_admin();
 test_same_seed();
 test_up_to_now();
 test_time();
+test_date_forms();
 test_rubbish();
 print "$passed passed, $failed failed\n";
 exit($failed ? 1 : 0);

@@ -16,6 +16,7 @@ Options		options = {
 	.token_ttl = 749,
 	.pace_ms = 3000,
 	.open_percent = 8,
+	.dates = DATES_BARE | DATES_QUOTED,
 	.client_secret = "sandbox-secret",
 };
 
