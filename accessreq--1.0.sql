@@ -167,6 +167,10 @@ CREATE INDEX request_status_created_idx ON accessreq.request_status (created);
 CREATE INDEX request_status_open_idx ON accessreq.request_status (account_activity_item_id)
 	WHERE missing_since IS NULL AND (state IS NULL OR state OPERATOR(pg_catalog.<>) ALL (ARRAY['REQUEST_COMPLETED', 'CANCELLED',
 		'TERMINATED', 'REJECTED', 'PROVISIONING_FAILED', 'NOT_ALL_ITEMS_PROVISIONED', 'ERROR']::pg_catalog.text[]));
+-- rows of our own creates, by the token that src/mark.h has; a hash, which holds no
+-- nulls, and a tenant's text of any length
+CREATE INDEX request_status_client_token_idx ON accessreq.request_status
+	USING hash ((client_metadata OPERATOR(pg_catalog.->>) 'accessreq_client_token'::pg_catalog.text));
 COMMENT ON TABLE accessreq.request_status IS
 'access request statuses as last pulled, one row a requested item; an access request has one to several items with the same access_request_id';
 COMMENT ON COLUMN accessreq.request_status.server IS 'the foreign server (tenant) the row came from';

@@ -28,6 +28,7 @@
 #include "job.h"
 #include "lib/stringinfo.h"
 #include "json.h"
+#include "mark.h"
 #include "mb/pg_wchar.h"
 #include "miscadmin.h"
 #include "row.h"
@@ -899,13 +900,36 @@ action_give_up_unknown(const ActionSender *sender, int64 older_us, int sqlstate,
 	"coalesce(a.sent_at, a.enqueued_at) < (SELECT j.last_success_at FROM accessreq.sync_job j" \
 	" WHERE j.server = a.server) - interval '1 day'"
 
+/* The rows that a create has made: see mark.h. */
+#define ITS_ROWS \
+	"accessreq.request_status s WHERE s.server = a.server AND " MARK_OF_ROW("s.") " = a.client_token::text"
+
+/* As inquiry.c writes it. */
+#define ITS_EVIDENCE \
+	"pg_catalog.jsonb_build_object('found', coalesce((SELECT pg_catalog.jsonb_object_agg(f.id, f.states)" \
+	" FROM (SELECT s.access_request_id AS id, pg_catalog.jsonb_agg(coalesce(s.state, '')) AS states" \
+	" FROM " ITS_ROWS " AND s.access_request_id IS NOT NULL GROUP BY s.access_request_id) f), '{}'))"
+
+static void
+settle_creates(SqlArgs *args)
+{
+	(void) end_actions("UPDATE accessreq.action a SET settled_at = pg_catalog.clock_timestamp(),"
+					   " state = 'done', error = NULL, error_code = NULL, answer = " ITS_EVIDENCE ","
+					   " access_request_ids = nullif(ARRAY(SELECT DISTINCT s.access_request_id FROM " ITS_ROWS
+					   " AND s.access_request_id IS NOT NULL ORDER BY s.access_request_id), '{}')"
+					   NOT_LOCKED("a.server = $1 AND a.state = 'unknown' AND a.kind = 'create' AND a.origin = $2"
+								  " AND a.settled_at IS NOT NULL AND EXISTS (SELECT FROM " ITS_ROWS ")")
+					   " RETURNING id, server, state", args);
+}
+
 void
-action_settle_closes(const char *server)
+action_settle_by_rows(const char *server)
 {
 	SqlArgs		args = {0};
 
 	sql_add_text(&args, server);
 	sql_add_text(&args, identity_origin());
+	settle_creates(&args);
 	(void) end_actions("UPDATE accessreq.action a SET settled_at = pg_catalog.clock_timestamp(),"
 					   " state = CASE WHEN " ALL_CLOSED " THEN 'done' ELSE 'failed' END,"
 					   " error_code = CASE WHEN " ALL_CLOSED " THEN NULL ELSE '08006' END,"

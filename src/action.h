@@ -88,11 +88,12 @@ extern void action_adopt(const char *server);
 extern bool action_rename_server(const char *from, const char *to, Oid serverid);
 
 /*
- * A pull has ended well: what the tables say by now of closes whose answer was
- * lost, and that nobody looks for any more.  They are done where none of their
- * requests is open, and failed where one still was a day after they were sent.
+ * A pull has ended well: what the tables say by now of actions whose answer was
+ * lost, and that nobody looks for any more.  Creates are done where a row has
+ * their token.  Closes are done where none of their requests is open, and failed
+ * where one still was a day after they were sent.
  */
-extern void action_settle_closes(const char *server);
+extern void action_settle_by_rows(const char *server);
 
 /* ------------------------------------------------------------ for the worker */
 

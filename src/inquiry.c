@@ -3,8 +3,9 @@
  * inquiry.c
  *	  Looking in the tenant what became of actions whose answer was lost.
  *
- * Creates are looked for in one list: what this user has requested since the
- * first of them.  Their clientMetadata has their token.  Cancels and closes are
+ * Creates are looked for in one list, what this user has requested since the
+ * first of them, and in the rows that are stored here.  Their clientMetadata has
+ * their token.  Cancels and closes are
  * looked up by the ids of their access requests, as many in one request as the
  * api allows; changes of the configuration in the configuration.
  *
@@ -23,6 +24,7 @@
 #include "mark.h"
 #include "merge.h"
 #include "row.h"
+#include "stored.h"
 #include "utils/jsonb.h"
 #include "utils/memutils.h"
 #include "utils/timestamp.h"
@@ -195,20 +197,21 @@ inquiry_close(Inquiry *q)
 /* ----------------------------------------------------------------- what was seen */
 
 static void
-note_seen(Sought *s, const StatusItem *item)
+note_seen(Sought *s, const char *item_id, const char *request_id, const char *state)
 {
-	Seen	   *seen = palloc(sizeof(Seen));
+	Seen	   *seen;
 	ListCell   *cell;
 
-	/* a row that moves between two pages is read twice */
+	/* a row that moves between two pages is read twice; what is stored may be old */
 	foreach(cell, s->seen)
 	{
-		if (strcmp(((Seen *) lfirst(cell))->item_id, item->account_activity_item_id) == 0)
+		if (strcmp(((Seen *) lfirst(cell))->item_id, item_id) == 0)
 			return;
 	}
-	seen->request_id = copy_text(item->access_request_id);
-	seen->state = copy_text(item->state);
-	seen->item_id = pstrdup(item->account_activity_item_id);
+	seen = palloc(sizeof(Seen));
+	seen->request_id = copy_text(request_id);
+	seen->state = copy_text(state);
+	seen->item_id = pstrdup(item_id);
 	s->seen = lappend(s->seen, seen);
 }
 
@@ -257,11 +260,43 @@ see_items(Inquiry *q, const JsonSpan *items, int nitems)
 		for (int k = 0; good && k < q->nsought; k++)
 		{
 			if (is_about(q->sought[k].action, &item, token))
-				note_seen(&q->sought[k], &item);
+				note_seen(&q->sought[k], item.account_activity_item_id,
+						  item.access_request_id, item.state);
 		}
 		MemoryContextReset(page);
 	}
 	MemoryContextDelete(page);
+}
+
+void
+inquiry_see_stored(Inquiry *q, const char *server)
+{
+	const char **tokens = palloc(sizeof(char *) * Max(q->nsought, 1));
+	int			n = 0;
+	MemoryContext old;
+	ListCell   *cell;
+
+	for (int i = 0; i < q->nsought; i++)
+	{
+		if (q->sought[i].action->kind == ACTION_CREATE)
+			tokens[n++] = q->sought[i].action->client_token;
+	}
+	if (n == 0)
+		return;
+	foreach(cell, stored_marked(server, tokens, n))
+	{
+		const StoredMarked *row = lfirst(cell);
+
+		old = MemoryContextSwitchTo(q->cxt);
+		for (int i = 0; i < q->nsought; i++)
+		{
+			const Action *a = q->sought[i].action;
+
+			if (a->kind == ACTION_CREATE && strcmp(a->client_token, row->token) == 0)
+				note_seen(&q->sought[i], row->item_id, row->request_id, row->state);
+		}
+		MemoryContextSwitchTo(old);
+	}
 }
 
 static const ApiError *
@@ -531,6 +566,9 @@ inquiry_found(Inquiry *q, int i)
 	found.finding.requests = (int) idset_size(requests);
 	if (s->action->kind == ACTION_CREATE)
 	{
+		/* what is stored of it says more than a list that is not shown */
+		if (s->seen != NIL)
+			found.refused = NULL;
 		found.finding.wanted = wanted_items(s->action->request);
 		found.ids = idset_ids(requests);
 		found.nids = (int) idset_size(requests);

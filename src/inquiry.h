@@ -28,6 +28,12 @@ extern bool inquiry_has_news(const Inquiry *inquiry);
 /* Read what has come and ask for more.  In a transaction. */
 extern void inquiry_go_on(Inquiry *inquiry);
 
+/*
+ * See what is stored of creates as well, under the name that the rows have: a
+ * pull may find what this list does not.  In a transaction, with SPI connected.
+ */
+extern void inquiry_see_stored(Inquiry *inquiry, const char *server);
+
 /* Is all there, or an error?  In the latter case nothing was found out. */
 extern bool inquiry_is_over(const Inquiry *inquiry);
 extern const ApiError *inquiry_error(const Inquiry *inquiry);

@@ -210,13 +210,13 @@ break_off(void *arg)
 		job_break_off(f->j->scan.run, f->message);
 }
 
-/* What closes have done, of which no answer told. */
+/* What creates and closes have done, of which no answer told. */
 static void
-settle_closes(void *arg)
+settle_actions(void *arg)
 {
 	PulledJob  *j = arg;
 
-	action_settle_closes(j->job.server);
+	action_settle_by_rows(j->job.server);
 }
 
 static const char *
@@ -741,7 +741,7 @@ end_run(PulledJob *j, PullRun *r)
 		j->keep_since = r->run->keep_since;
 	/* with an error they are met after the next run */
 	if (loop_end(r->loop) == LOOP_SUCCEEDED && tells_of_closes(r->run))
-		(void) run_unit(j, settle_closes, j);
+		(void) run_unit(j, settle_actions, j);
 	if (now - j->pulls->expired_at > EXPIRE_INTERVAL_US)
 		j->pulls->expiring = true;
 	close_run(r);

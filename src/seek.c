@@ -226,7 +226,7 @@ what_was_tried(const Found *found, const Unknown *u)
 	if (found->action->kind != ACTION_CREATE)
 		return psprintf("%s; looked %d times, and it is not in place: another may have changed it since",
 						sent ? ANSWER_LOST : PERHAPS_SENT, u->looks);
-	return psprintf("%s; looked %d times among what its owner's token has requested since an hour before %s, and no item has the token %s in its clientMetadata. Access that is already held is never listed. accessreq.retry_action() sends it again",
+	return psprintf("%s; looked %d times among what its owner's token has requested since an hour before %s, and in the rows stored here, and no item has the token %s in its clientMetadata. Should a pull bring one, this is settled as done. Access that is already held is never listed. accessreq.retry_action() sends it again",
 					sent ? ANSWER_LOST : PERHAPS_SENT,
 					u->looks, timestamptz_to_str(since), found->action->client_token);
 }
@@ -324,6 +324,7 @@ note_all_found(void *arg)
 	 * again.
 	 */
 	(void) job_check_tenant(tenant, e->s->queue.server, token_tenant(tenant));
+	inquiry_see_stored(e->s->inquiry, e->s->queue.server);
 	e->settled = NIL;
 	for (int i = 0; i < inquiry_size(e->s->inquiry); i++)
 	{

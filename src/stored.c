@@ -9,6 +9,7 @@
 #include "postgres.h"
 
 #include "catalog/pg_type.h"
+#include "mark.h"
 #include "mb/pg_wchar.h"
 #include "row.h"
 #include "sql.h"
@@ -154,6 +155,47 @@ stored_items_of(const char *server, const char *const *requests, int n,
 	collect("SELECT account_activity_item_id, access_request_id"
 			" FROM accessreq.request_status WHERE server = $1"
 			" AND access_request_id = ANY ($2)", &p, ids, found);
+}
+
+/* A text of the current result's row in UTF-8; NULL for null. */
+static const char *
+copy_utf8(uint64 row, int column)
+{
+	size_t		len;
+	const char *text = utf8_value(row, column, &len);
+
+	return text ? pstrdup(text) : NULL;
+}
+
+List *
+stored_marked(const char *server, const char *const *tokens, int n)
+{
+	MemoryContext cxt = CurrentMemoryContext;
+	List	   *rows = NIL;
+	SqlArgs	p = {0};
+	WriterState writer;
+	uint64		found;
+
+	sql_add_text(&p, server);
+	sql_add(&p, TEXTARRAYOID, ids_datum(tokens, n), false);
+	writer_enter_to_read(&writer);
+	sql_go_by_indexes();
+	found = sql_run("SELECT " MARK_OF_ROW("") ", account_activity_item_id, access_request_id, state"
+					" FROM accessreq.request_status WHERE server = $1 AND " MARK_OF_ROW("") " = ANY ($2)",
+					&p, SPI_OK_SELECT);
+	MemoryContextSwitchTo(cxt);
+	for (uint64 i = 0; i < found; i++)
+	{
+		StoredMarked *row = palloc(sizeof(StoredMarked));
+
+		row->token = copy_utf8(i, 1);
+		row->item_id = copy_utf8(i, 2);
+		row->request_id = copy_utf8(i, 3);
+		row->state = copy_utf8(i, 4);
+		rows = lappend(rows, row);
+	}
+	writer_leave(&writer);
+	return rows;
 }
 
 /* ---------------------------------------------------------------- candidates */

@@ -14,6 +14,7 @@
 #define ACCESSREQ_STORED_H
 
 #include "idset.h"
+#include "nodes/pg_list.h"
 #include "pull.h"
 
 /* Add the keys of the rows in a range that are not marked missing. */
@@ -25,6 +26,18 @@ extern void stored_open(const char *server, IdSet *ids);
 /* Add the keys of the items of access requests; *found: requests that have any. */
 extern void stored_items_of(const char *server, const char *const *requests, int n,
 							IdSet *ids, IdSet *found);
+
+/* A row that a create of ours has made; texts are UTF-8. */
+typedef struct StoredMarked
+{
+	const char *token;			/* see mark.h */
+	const char *item_id;		/* account_activity_item_id */
+	const char *request_id;		/* or NULL */
+	const char *state;			/* likewise */
+} StoredMarked;
+
+/* Those that have one of these tokens, marked missing or not: a List, palloc'd. */
+extern List *stored_marked(const char *server, const char *const *tokens, int n);
 
 /* A scan begins: it has no candidates yet. */
 extern void stored_forget_candidates(const char *server);

@@ -69,7 +69,7 @@ accessreq_refresh(PG_FUNCTION_ARGS)
 		SPI_connect();
 		requests_refresh(session->tenant, token_tenant(session->tenant), session->calls,
 						 (const char *const *) ids, nids, put_refreshed, fcinfo);
-		action_settle_closes(session->tenant->server);
+		action_settle_by_rows(session->tenant->server);
 		SPI_finish();
 	}
 	session_close(session);
@@ -314,7 +314,7 @@ pull(Session *session, PullKind kind, bool fresh)
 		loop_raise(loop);
 	tell_result(run);
 	warn_if_short(run);
-	action_settle_closes(run->server);
+	action_settle_by_rows(run->server);
 	SPI_commit();
 	clear_up(session, run);
 	loop_close(loop);
