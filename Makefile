@@ -17,6 +17,7 @@ OBJS = \
 	src/check.o \
 	src/config.o \
 	src/control.o \
+	src/dates.o \
 	src/dbsetting.o \
 	src/deliveries.o \
 	src/delivery.o \

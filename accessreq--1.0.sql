@@ -422,6 +422,7 @@ CREATE TABLE accessreq.sync_job (
 	created_watermark			timestamptz,
 	modified_watermark			timestamptz,
 	null_modified				bigint NOT NULL DEFAULT 0,
+	date_form					text,
 	last_scan_at				timestamptz,
 	next_scan_at				timestamptz,
 	first_enabled_at			timestamptz,
@@ -449,6 +450,7 @@ COMMENT ON COLUMN accessreq.sync_job.last_scan_at IS 'when the last full scan th
 COMMENT ON COLUMN accessreq.sync_job.next_scan_at IS 'when the next full scan is due; null: now';
 COMMENT ON COLUMN accessreq.sync_job.first_enabled_at IS 'when start_sync() first enabled it; until then another role''s start_sync() takes it over';
 COMMENT ON COLUMN accessreq.sync_job.null_modified IS 'how many rows without modified led the tenant''s order in the last cycle: where the next begins';
+COMMENT ON COLUMN accessreq.sync_job.date_form IS 'how the tenant takes dates in filters: quoted, bare, or neither (then pulls go by id); null: not known, the next pull asks';
 COMMENT ON COLUMN accessreq.sync_job.server IS 'the foreign server (tenant)';
 COMMENT ON COLUMN accessreq.sync_job.owner_oid IS 'OID of that role, which it goes by: owner is its name, as the worker last saw it. In a copy, until accessreq.adopt(), it goes by the name';
 COMMENT ON COLUMN accessreq.sync_job.enabled IS 'whether the background worker pulls it';

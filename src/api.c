@@ -164,7 +164,7 @@ api_status(CallSpec *spec, const Tenant *tenant, const ApiStatusQuery *q)
 	fill(spec, tenant, "GET", buf.data, pstrdup("list access request statuses"));
 	spec->unknown_hint = "The host answers, and has no such API: check base_url and api of the server.";
 	if (given(q->filters) || given(q->sorters))
-		spec->refused_hint = "Filters go by accountActivityItemId, created and accessRequestId, with operators in lower case and dates as \"2026-01-31T00:00:00Z\" in double quotes; sorters by created, modified, accountActivityItemId and name. Everything else is filtered in SQL, over accessreq.request_status.";
+		spec->refused_hint = "Filters go by accountActivityItemId, created and accessRequestId, with operators in lower case and dates as \"2026-01-31T00:00:00Z\" in double quotes, or bare where accessreq.check() says so; sorters by created, modified, accountActivityItemId and name. Everything else is filtered in SQL, over accessreq.request_status.";
 }
 
 int

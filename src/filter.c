@@ -107,23 +107,62 @@ filter_append_time(StringInfo buf, TimestampTz t, int digits)
 					 digits, digits == 3 ? fsec / 1000 : fsec);
 }
 
-static void
-append_created(StringInfo buf, const char *operator, TimestampTz t)
+/* In the order of DateForm. */
+static const char *const form_names[] = {NULL, "neither", "quoted", "bare"};
+
+/* Before any row. */
+#define FIRST_DATE "1970-01-01T00:00:00.000Z"
+
+const char *
+filter_form_name(DateForm form)
 {
-	if (t == DT_NOBEGIN)
+	return form_names[form];
+}
+
+DateForm
+filter_form(const char *name)
+{
+	for (int i = DATES_NEITHER; name != NULL && i <= DATES_BARE; i++)
+	{
+		if (strcmp(name, form_names[i]) == 0)
+			return (DateForm) i;
+	}
+	return DATES_UNKNOWN;
+}
+
+bool
+filter_takes_dates(DateForm form)
+{
+	return form == DATES_QUOTED || form == DATES_BARE;
+}
+
+const char *
+filter_dated(DateForm form)
+{
+	if (!filter_takes_dates(form))
+		return NULL;
+	return form == DATES_QUOTED ? "created ge \"" FIRST_DATE "\"" : "created ge " FIRST_DATE;
+}
+
+static void
+append_created(StringInfo buf, DateForm form, const char *operator, TimestampTz t)
+{
+	const char *quote = form == DATES_QUOTED ? "\"" : "";
+
+	if (t == DT_NOBEGIN || !filter_takes_dates(form))
 		return;
-	appendStringInfo(buf, "%screated %s \"", buf->len > 0 ? " and " : "", operator);
+	appendStringInfo(buf, "%screated %s %s", buf->len > 0 ? " and " : "", operator, quote);
 	filter_append_time(buf, filter_floor(t), 3);
-	appendStringInfoChar(buf, '"');
+	appendStringInfoString(buf, quote);
 }
 
 char *
-filter_created(TimestampTz from, TimestampTz to)
+filter_created(DateForm form, TimestampTz from, TimestampTz to)
 {
 	StringInfoData buf;
 
 	initStringInfo(&buf);
-	append_created(&buf, "ge", from);
-	append_created(&buf, "lt", to);
+	append_created(&buf, form, "ge", from);
+	append_created(&buf, form, "lt", to);
 	return buf.len > 0 ? buf.data : NULL;
 }

@@ -110,6 +110,16 @@ first_create(const Inquiry *q)
 	return first;
 }
 
+/* Where it is not known that a filter takes a date, the list is sorted by it. */
+static void
+ask_for_creates(Inquiry *q, DateForm dates, TimestampTz since)
+{
+	Question   *question = add_question(q, filter_created(dates, since, DT_NOBEGIN), "me", false);
+
+	question->listing.newest = !filter_takes_dates(dates);
+	question->listing.since = since;
+}
+
 static void
 ask_for_requests(Inquiry *q)
 {
@@ -154,7 +164,7 @@ copy_text(const char *text)
 }
 
 Inquiry *
-inquiry_open(const Tenant *tenant, CallSet *calls, List *actions)
+inquiry_open(const Tenant *tenant, CallSet *calls, List *actions, DateForm dates)
 {
 	MemoryContext cxt = AllocSetContextCreate(CurrentMemoryContext, "accessreq inquiry",
 											  ALLOCSET_SMALL_SIZES);
@@ -171,7 +181,7 @@ inquiry_open(const Tenant *tenant, CallSet *calls, List *actions)
 		q->sought[q->nsought++].action = action_copy(lfirst(cell));
 	since = first_create(q);
 	if (since != DT_NOEND)
-		(void) add_question(q, filter_created(since - CLOCK_ALLOWANCE_US, DT_NOBEGIN), "me", false);
+		ask_for_creates(q, dates, since - CLOCK_ALLOWANCE_US);
 	ask_for_requests(q);
 	if (has_kind(q, ACTION_MERGE_CONFIG))
 		(void) add_question(q, NULL, NULL, true);

@@ -10,15 +10,18 @@
 
 #include "action.h"
 #include "call.h"
+#include "filter.h"
 #include "verdict.h"
 
 typedef struct Inquiry Inquiry;
 
 /*
- * One after actions of one owner, a List of Actions, which are copied.  In a
+ * One after actions of one owner, a List of Actions, which are copied; "dates" is
+ * how the tenant takes dates in filters.  In a
  * child of the current context; the tenant and the calls must live as long.
  */
-extern Inquiry *inquiry_open(const Tenant *tenant, CallSet *calls, List *actions);
+extern Inquiry *inquiry_open(const Tenant *tenant, CallSet *calls, List *actions,
+							 DateForm dates);
 extern void inquiry_close(Inquiry *inquiry);
 
 /* A call has ended: is it one of its?  Allocates nothing. */

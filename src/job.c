@@ -104,6 +104,7 @@ typedef struct JobRow
 	bool		first;
 	TimestampTz keep_since;
 	PullMarks	marks;
+	DateForm	dates;
 } JobRow;
 
 /*
@@ -129,7 +130,7 @@ read_job(const char *server, Oid userid)
 				" last_scan_at IS NULL OR next_scan_at IS NULL"
 				" OR next_scan_at <= pg_catalog.clock_timestamp() OR " LAST_SCAN_UNFINISHED ","
 				" pg_catalog.clock_timestamp() - keep, created_watermark, modified_watermark,"
-				" null_modified, owner, enabled, held_by, held_by_oid, server_oid"
+				" null_modified, owner, enabled, held_by, held_by_oid, server_oid, date_form"
 				" FROM accessreq.sync_job j WHERE server = $1", &args, SPI_OK_SELECT) == 0)
 		return row;
 	row.found = true;
@@ -150,6 +151,7 @@ read_job(const char *server, Oid userid)
 	row.held_by = sql_text(0, 13);
 	row.held_by_role = identity_role(row.held_by, (Oid) sql_int(0, 14), row.origin);
 	row.server_oid = (Oid) sql_int(0, 15);
+	row.dates = filter_form(sql_text(0, 16));
 	return row;
 }
 
@@ -937,6 +939,7 @@ job_begin(const Tenant *tenant, PullKind kind, bool fresh, int64 beside)
 	run->keep_raw = job.keep_raw;
 	run->keep_since = job.keep_since;
 	run->marks = job.marks;
+	run->dates = job.dates;
 	run->started = GetCurrentTimestamp();
 	run->run_id = next_run_id();
 	if (cursor != NULL)
@@ -986,6 +989,36 @@ job_note_run(JobRun *run)
 	writer_enter(&state);
 	insert_run(run, DT_NOBEGIN, NULL);
 	writer_leave(&state);
+}
+
+void
+job_note_dates(const JobRun *run)
+{
+	WriterState state;
+	SqlArgs		args = {0};
+
+	if (!run->is_owner)
+		return;
+	sql_add_text(&args, run->server);
+	sql_add_oid(&args, run->userid);
+	sql_add_text(&args, run->job_id);
+	sql_add_text(&args, filter_form_name(run->dates));
+	writer_enter(&state);
+	sql_run("UPDATE accessreq.sync_job SET date_form = $4"
+			" WHERE server = $1 AND owner_oid = $2" AND_THAT_JOB("$3"), &args, SPI_OK_UPDATE);
+	writer_leave(&state);
+}
+
+DateForm
+job_dates(const char *server)
+{
+	WriterState state;
+	JobRow		row;
+
+	writer_enter_to_read(&state);
+	row = read_job(server, InvalidOid);
+	writer_leave(&state);
+	return row.dates;
 }
 
 void

@@ -56,6 +56,9 @@ typedef struct JobRun
 								 * DT_NOBEGIN: all are */
 	char	   *cursor;			/* to go on from, or NULL */
 	PullMarks	marks;			/* what a cycle goes on from */
+	DateForm	dates;			/* that the tenant takes, as is known */
+	bool		dates_learned;	/* and not written down yet */
+	bool		dates_failed;	/* what is known is wrong, or no row has a date */
 	StoreCounts counts;
 	CallCounts	calls;
 	int64		missing;
@@ -116,6 +119,10 @@ extern void job_count_ahead(JobRun *run);
  * refers to it finds it.
  */
 extern void job_note_run(JobRun *run);
+
+/* How the tenant takes dates in filters: run->dates, of a pull of the owner's. */
+extern void job_note_dates(const JobRun *run);
+extern DateForm job_dates(const char *server);
 
 /* A page was stored: note it, in the page's transaction.  "cursor" or NULL. */
 extern void job_note_page(JobRun *run, const char *cursor);

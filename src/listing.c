@@ -4,7 +4,8 @@
  *	  A list of statuses, read to its end by the items' ids.
  *
  * Pages by offset lose rows that move between them; these go on after the last
- * id.
+ * id.  From the newest down new rows come in at the head, so that rows are read
+ * twice and not lost.
  *
  *-------------------------------------------------------------------------
  */
@@ -25,7 +26,13 @@ listing_ask(Listing *listing, const Tenant *tenant, CallSet *calls, const CallSp
 	query.limit = API_MAX_PAGE;
 	query.count = listing->after == NULL;
 	query.requested_by = listing->requested_by;
-	query.filters = filter_after(listing->filter, listing->after);
+	if (listing->newest)
+	{
+		query.sorters = "-created," ITEM_ID_KEY;
+		query.offset = listing->seen;
+	}
+	else
+		query.filters = filter_after(listing->filter, listing->after);
 	api_status(&spec, tenant, &query);
 	spec.tag = listing;
 	if (how != NULL)
@@ -55,6 +62,23 @@ bad_page(const Tenant *tenant, Call *call, const char *problem)
 {
 	return api_error_bad_answer(tenant, "list access request statuses",
 								call_response(call), problem, false);
+}
+
+/* Has a list that began with the newest come to what is older? */
+static bool
+is_past(const Listing *listing, const JsonSpan *items, int nitems)
+{
+	StatusItem	item;
+	const char *problem;
+
+	for (int i = nitems - 1; i >= 0; i--)
+	{
+		if (items[i].problem == NULL &&
+			item_decode(items[i].start, items[i].len, CurrentMemoryContext, &item, &problem) &&
+			item.created != DT_NOBEGIN)
+			return item.created < listing->since;
+	}
+	return false;
 }
 
 /*
@@ -87,7 +111,11 @@ listing_read(Listing *listing, const Tenant *tenant, Call *call,
 		*more = false;
 	if (*more && last == NULL)
 		return bad_page(tenant, call, "no item of the page has an " ITEM_ID_KEY " to go on from");
-	if (*more && listing->after != NULL && strcmp(listing->after, last) == 0)
+	/* one that drops the offset shows what it shows, and no more */
+	if (*more && listing->newest)
+		*more = !is_past(listing, *items, *nitems) &&
+			(listing->after == NULL || strcmp(listing->after, last) != 0);
+	else if (*more && listing->after != NULL && strcmp(listing->after, last) == 0)
 		return bad_page(tenant, call, PULL_STANDS_STILL);
 	listing->after = last;
 	return NULL;

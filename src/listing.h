@@ -1,7 +1,8 @@
 /*-------------------------------------------------------------------------
  *
  * listing.h
- *	  A list of statuses, read to its end by the items' ids.
+ *	  A list of statuses, read to its end by the items' ids; or, where no filter
+ *	  takes a date, from the newest down to one, by offset.
  *
  *-------------------------------------------------------------------------
  */
@@ -16,6 +17,8 @@ typedef struct Listing
 {
 	const char *filter;			/* or NULL */
 	const char *requested_by;	/* or NULL */
+	bool		newest;			/* not by id, but from the newest down to: */
+	TimestampTz since;			/* created */
 	const char *after;			/* the last id seen, or NULL */
 	int64		seen;
 	int64		total;			/* of the first page, -1: not told */

@@ -18,6 +18,7 @@
 #include "accessreq.h"
 #include "acted.h"
 #include "api.h"
+#include "dates.h"
 #include "footing.h"
 #include "idset.h"
 #include "item.h"
@@ -32,6 +33,9 @@
 
 /* Below this many items a page says nothing about the share of bad ones. */
 #define MIN_ITEMS_FOR_SHARE 10
+
+/* Of a tenant that does not take a date in the form it had, among others. */
+#define HTTP_BAD_REQUEST 400
 
 /* Access requests that nothing is known of, of which a cycle reads so many first. */
 #define MAX_UNKNOWN_ACTED 10
@@ -55,7 +59,7 @@ typedef struct LoopPage
 	bool		ends;			/* the last of a window */
 } LoopPage;
 
-/* What is asked for, until it comes back. */
+/* What is asked for, until it comes back; without a lane: by the probe of dates. */
 typedef struct LoopFetch
 {
 	dlist_node	node;
@@ -64,6 +68,7 @@ typedef struct LoopFetch
 	PullLane   *lane;
 	PullStep	step;
 	bool		wants_times;
+	bool		dated;
 } LoopFetch;
 
 /* What a window should return, and has not yet. */
@@ -81,7 +86,9 @@ struct LoopRun
 	CallSet    *calls;
 	JobRun	   *run;
 	int64		patience_us;	/* of its calls */
-	Pull	   *pull;
+	DateProbe	probe;			/* before the pull where it has to be */
+	bool		presumes;		/* a scan whose first page tells the same */
+	Pull	   *pull;			/* NULL while the probe is under way */
 	dlist_head	fetches;		/* LoopFetch, under way */
 	dlist_head	pages;			/* LoopPage */
 	int			npages;
@@ -129,12 +136,15 @@ plan_acted(LoopRun *loop, PullPlan *plan)
 static void
 plan_pull(LoopRun *loop)
 {
+	MemoryContext old = MemoryContextSwitchTo(loop->cxt);
 	JobRun	   *run = loop->run;
 	PullPlan	plan = {0};
+	Pull	   *pull;
 
 	plan.kind = run->kind;
 	plan.max_concurrency = loop->tenant->max_concurrency;
 	plan.now = GetCurrentTimestamp();
+	plan.dates = loop->presumes ? DATES_QUOTED : run->dates;
 	plan.created_watermark = run->marks.created_watermark;
 	plan.modified_watermark = run->marks.modified_watermark;
 	plan.null_modified = run->marks.null_modified;
@@ -143,10 +153,24 @@ plan_pull(LoopRun *loop)
 	plan.cursor = run->cursor;
 	if (run->kind == PULL_CYCLE)
 		plan_acted(loop, &plan);
-	loop->pull = pull_create(&plan);
-	run->before = pull_progress(loop->pull).seen;
-	if (run->kind == PULL_SCAN && run->is_owner && !pull_was_resumed(loop->pull))
+	pull = pull_create(&plan);
+	run->before = pull_progress(pull).seen;
+	if (run->kind == PULL_SCAN && run->is_owner && !pull_was_resumed(pull))
 		stored_forget_candidates(run->server);
+	loop->pull = pull;
+	MemoryContextSwitchTo(old);
+}
+
+/*
+ * Has the tenant to be asked first how it takes dates?  Where it took none it is
+ * asked again by each scan.  A cycle that has no watermark filters by no date.
+ */
+static bool
+needs_probe(const JobRun *run)
+{
+	if (run->kind == PULL_CYCLE)
+		return run->dates == DATES_UNKNOWN && run->marks.created_watermark != DT_NOBEGIN;
+	return run->dates == DATES_UNKNOWN || (run->dates == DATES_NEITHER && run->cursor == NULL);
 }
 
 LoopRun *
@@ -166,7 +190,9 @@ loop_open(const Tenant *tenant, CallSet *calls, JobRun *run, int64 patience_us)
 	dlist_init(&loop->fetches);
 	dlist_init(&loop->pages);
 	dlist_init(&loop->windows);
-	plan_pull(loop);
+	loop->presumes = needs_probe(run) && run->kind == PULL_SCAN && run->cursor == NULL;
+	if (loop->presumes || !needs_probe(run))
+		plan_pull(loop);
 	MemoryContextSwitchTo(old);
 	return loop;
 }
@@ -192,7 +218,9 @@ loop_end(const LoopRun *loop)
 PullProgress
 loop_progress(const LoopRun *loop)
 {
-	return pull_progress(loop->pull);
+	PullProgress none = {0, -1};
+
+	return loop->pull ? pull_progress(loop->pull) : none;
 }
 
 const char *
@@ -251,19 +279,35 @@ fail_by_answer(LoopRun *loop, Call *call, const char *problem)
 
 static void stand(LoopRun *loop);
 
+/* To be written down with the next page, or the run's end. */
+static void
+learn_dates(JobRun *run, DateForm dates)
+{
+	if (run->dates == dates)
+		return;
+	run->dates = dates;
+	run->dates_learned = true;
+}
+
 void
 loop_finish(LoopRun *loop)
 {
-	PullMarks	marks = pull_marks(loop->pull);
 	JobRun	   *run = loop->run;
+	PullMarks	marks;
 
+	if (loop->end == LOOP_SUCCEEDED)
+		stand(loop);
+	if (run->dates_failed)
+		learn_dates(run, DATES_UNKNOWN);
+	if (run->dates_learned)
+		job_note_dates(run);
 	if (loop->end == LOOP_FAILED)
 	{
 		job_fail(run, loop->error, loop->retry_us, loop->again);
 		return;
 	}
-	stand(loop);
 	run->short_rows = pull_short(loop->pull);
+	marks = pull_marks(loop->pull);
 	/* one that was taken up has not met what stood in its first windows */
 	if (run->is_owner && run->kind == PULL_SCAN && !pull_was_resumed(loop->pull) && run->short_rows == 0)
 		store_finish_scan(run->server, run->started);
@@ -273,16 +317,29 @@ loop_finish(LoopRun *loop)
 /* -------------------------------------------------------------------- asking */
 
 static void
+start_call(LoopRun *loop, LoopFetch *tag, CallSpec *spec)
+{
+	tag->loop = loop;
+	spec->patient = true;
+	spec->patience_us = loop->patience_us;
+	spec->share = CALL_OF_PULL;
+	spec->counts = &loop->run->calls;
+	spec->tag = tag;
+	tag->call = call_start(loop->calls, spec);
+	dlist_push_tail(&loop->fetches, &tag->node);
+}
+
+static void
 start_fetch(LoopRun *loop, const PullFetch *fetch)
 {
 	ApiStatusQuery query = {0};
-	LoopFetch  *tag = MemoryContextAlloc(loop->cxt, sizeof(LoopFetch));
+	LoopFetch  *tag = MemoryContextAllocZero(loop->cxt, sizeof(LoopFetch));
 	CallSpec	spec;
 
-	tag->loop = loop;
 	tag->lane = fetch->lane;
 	tag->step = fetch->step;
 	tag->wants_times = fetch->wants_times;
+	tag->dated = fetch->dated;
 	query.limit = fetch->limit;
 	query.offset = fetch->offset;
 	query.count = fetch->count;
@@ -290,13 +347,7 @@ start_fetch(LoopRun *loop, const PullFetch *fetch)
 	query.sorters = fetch->sorters;
 	query.request_state = fetch->executing ? "EXECUTING" : NULL;
 	api_status(&spec, loop->tenant, &query);
-	spec.patient = true;
-	spec.patience_us = loop->patience_us;
-	spec.share = CALL_OF_PULL;
-	spec.counts = &loop->run->calls;
-	spec.tag = tag;
-	tag->call = call_start(loop->calls, &spec);
-	dlist_push_tail(&loop->fetches, &tag->node);
+	start_call(loop, tag, &spec);
 }
 
 static LoopWindow *
@@ -411,6 +462,26 @@ stand(LoopRun *loop)
 	loop->tenant = footing_check(loop->run, loop->tenant, loop->cxt);
 }
 
+/* What goes before the pull: how does the tenant take dates? */
+static bool
+take_probe_step(LoopRun *loop)
+{
+	CallSpec	spec;
+
+	if (!dlist_is_empty(&loop->fetches))
+		return false;
+	if (!loop->probe.done)
+	{
+		dates_ask(&loop->probe, loop->tenant, &spec);
+		start_call(loop, MemoryContextAllocZero(loop->cxt, sizeof(LoopFetch)), &spec);
+		return false;
+	}
+	stand(loop);
+	learn_dates(loop->run, loop->probe.form);
+	plan_pull(loop);
+	return true;
+}
+
 /*
  * One thing that the pull wants, other than to wait.  False: nothing.  What is
  * read and written for it is this transaction's.
@@ -420,6 +491,8 @@ take_step(LoopRun *loop)
 {
 	PullFetch	fetch;
 
+	if (loop->pull == NULL)
+		return take_probe_step(loop);
 	switch (pull_next(loop->pull, &fetch))
 	{
 		case PULL_FETCH:
@@ -539,6 +612,7 @@ hand_in(LoopRun *loop, LoopPage *page, const LoopFetch *fetch)
 
 	if (error != NULL && !error->past_end)
 	{
+		loop->run->dates_failed |= error->status == HTTP_BAD_REQUEST;
 		fail_by_tenant(loop, page->call, error);
 		return false;
 	}
@@ -555,6 +629,7 @@ hand_in(LoopRun *loop, LoopPage *page, const LoopFetch *fetch)
 	p.total = response->total_count;
 	p.refused = error != NULL;
 	p.date = response->date;
+	loop->run->dates_failed |= fetch->dated && page->nitems == 0;
 	problem = pull_page(loop->pull, &p, &page->ends);
 	if (problem == NULL)
 	{
@@ -567,6 +642,34 @@ hand_in(LoopRun *loop, LoopPage *page, const LoopFetch *fetch)
 	else
 		fail_by_answer(loop, page->call, problem);
 	return false;
+}
+
+/* True where it was the probe's alone, and not a page of the pull. */
+static bool
+take_probed(LoopRun *loop, Call *call, const LoopFetch *fetch)
+{
+	const ApiError *error;
+
+	if (fetch->lane != NULL && !loop->presumes)
+		return false;
+	error = dates_answer(&loop->probe, loop->tenant, call);
+	if (fetch->lane == NULL && error != NULL)
+		fail_by_tenant(loop, call, error);
+	if (fetch->lane == NULL)
+		return true;
+
+	/*
+	 * A scan begins by asking for the newest row that has a date, as the probe
+	 * would, by a quoted one.  There is one, or the scan is planned anew once
+	 * the other questions are answered.
+	 */
+	loop->presumes = false;
+	if (loop->probe.done)
+		learn_dates(loop->run, loop->probe.form);
+	if (error != NULL || loop->probe.done)
+		return false;
+	loop->pull = NULL;
+	return true;
 }
 
 LoopRun *
@@ -585,7 +688,8 @@ loop_take(Call *call)
 	page->call = call;
 	page->lane = fetch->lane;
 	page->step = fetch->step;
-	store = loop->end == LOOP_GOES_ON && hand_in(loop, page, fetch) &&
+	store = !take_probed(loop, call, fetch) && loop->end == LOOP_GOES_ON &&
+		hand_in(loop, page, fetch) &&
 		(page->ends || (page->nitems > 0 && page->step != PULL_STEP_MEASURE));
 	MemoryContextSwitchTo(old);
 	if (store)
@@ -712,6 +816,11 @@ write_page(LoopRun *loop, LoopPage *page, StoreCounts *counts)
 	}
 	else if (wrote)
 		job_note_run(run);
+	if (run->dates_learned)
+	{
+		job_note_dates(run);
+		run->dates_learned = false;
+	}
 	job_notify(run->server, run->run_id, counts);
 }
 

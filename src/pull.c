@@ -16,7 +16,8 @@
  *
  * - 2, new rows, by "created" ascending from the watermark less an overlap:
  *	 what is created meanwhile comes behind, and what became visible late is
- *	 within the overlap.
+ *	 within the overlap.  Where the tenant takes no dates in filters, by "created"
+ *	 descending down to there.
  *
  * - 3, changed rows, by "modified" descending from the head to the watermark
  *	 less the overlap.  It can be sorted by and not filtered by, so this is the
@@ -31,7 +32,8 @@
  * "created", several at once, each by id within; a window is the unit in which
  * it is taken up.  What has no date is in no window: it is read from the end of
  * the order by "created" where it is, or, where only the counts say that there is
- * such, by a pass over everything by id.  What windows did
+ * such, by a pass over everything by id.  Where the tenant takes no dates in
+ * filters there is one window, which is everything by id.  What windows did
  * not return is read once more by id before it is marked missing, and nothing
  * is where too much would be: a token that lost rights sees fewer rows.
  *
@@ -97,9 +99,6 @@
 
 /* What is asked for: the two ends of all, and what has a date. */
 #define NUM_COUNTS 3
-
-/* Before any row, to ask for rows that have a date at all. */
-#define DATED "created ge \"1970-01-01T00:00:00.000Z\""
 
 #define SORT_BY_ID ITEM_ID_KEY
 #define SORT_BY_CREATED "created," ITEM_ID_KEY
@@ -274,6 +273,7 @@ load_cursor(Pull *pull, const char *text)
 		!json_get_int64(c, "total", &pull->total) ||
 		!json_get_int64(c, "seen", &pull->seen) ||
 		!load_windows(pull, json_get(c, "bounds"), json_get_string(c, "stored")) ||
+		(pull->nbounds > 0 && !filter_takes_dates(pull->plan.dates)) ||
 		!pull->resumed)
 	{
 		pull->resumed = false;
@@ -447,7 +447,7 @@ open_bound(Pull *pull)
 	/* what was said of the number of rows was not so */
 	if (pull->next >= pull->nbounds || pull->beyond)
 		return NULL;
-	lane = open_lane(pull, PULL_STEP_MEASURE, DATED);
+	lane = open_lane(pull, PULL_STEP_MEASURE, filter_dated(pull->plan.dates));
 	lane->number = pull->next++;
 	lane->offset = pull->dated * (lane->number + 1) / (pull->nbounds + 1);
 	return lane;
@@ -466,7 +466,7 @@ open_window(Pull *pull)
 	lane = open_lane(pull, PULL_STEP_WINDOW, NULL);
 	lane->number = pull->next++;
 	range = pull_range(pull, lane);
-	lane->filter = filter_created(range.from, range.to);
+	lane->filter = filter_created(pull->plan.dates, range.from, range.to);
 	return lane;
 }
 
@@ -481,7 +481,7 @@ open_count(Pull *pull)
 	/* what is created between two counts must not look like a row without a date */
 	if (pull->next == NUM_COUNTS - 1 && pull->under_way > 0)
 		return NULL;
-	lane = open_lane(pull, PULL_STEP_MEASURE, pull->next < 2 ? NULL : DATED);
+	lane = open_lane(pull, PULL_STEP_MEASURE, pull->next < 2 ? NULL : filter_dated(pull->plan.dates));
 	lane->number = pull->next++;
 	return lane;
 }
@@ -501,7 +501,7 @@ next_lane(Pull *pull)
 		case PHASE_RECHECK:
 			return open_batch(pull, PULL_STEP_RECHECK);
 		case PHASE_MEASURE:
-			return pull->next++ == 0 ? open_lane(pull, PULL_STEP_MEASURE, DATED) : NULL;
+			return pull->next++ == 0 ? open_lane(pull, PULL_STEP_MEASURE, filter_dated(pull->plan.dates)) : NULL;
 		case PHASE_BOUNDS:
 			return open_bound(pull);
 		case PHASE_WINDOWS:
@@ -526,6 +526,7 @@ describe_measure(const Pull *pull, const PullLane *lane, PullFetch *fetch)
 	fetch->sorters = pull->phase == PHASE_MEASURE ||
 		(pull->phase == PHASE_COUNTS && lane->number == 1) ? SORT_NEWEST_FIRST : SORT_BY_CREATED;
 	fetch->count = pull->phase != PHASE_BOUNDS;
+	fetch->dated = lane->filter != NULL && lane->offset == 0;
 	fetch->wants_times = true;
 }
 
@@ -540,16 +541,24 @@ leads_with_undated(const Pull *pull, const PullLane *lane)
 }
 
 static void
-describe_new(const PullLane *lane, PullFetch *fetch)
+describe_new(const Pull *pull, const PullLane *lane, PullFetch *fetch)
 {
+	DateForm	dates = pull->plan.dates;
+
 	fetch->wants_times = true;
+	fetch->dated = filter_takes_dates(dates) && !lane->ties;
 	fetch->sorters = lane->ties ? SORT_BY_ID : SORT_BY_CREATED;
-	if (lane->ties)
-		fetch->filters = filter_after(filter_created(lane->bound, lane->bound + FILTER_UNIT_US),
+	if (!filter_takes_dates(dates))
+	{
+		fetch->sorters = SORT_NEWEST_FIRST;
+		fetch->offset = lane->offset;
+	}
+	else if (lane->ties)
+		fetch->filters = filter_after(filter_created(dates, lane->bound, lane->bound + FILTER_UNIT_US),
 									  lane->after);
 	else
-		fetch->filters = lane->bound == DT_NOBEGIN ? DATED :
-			filter_created(lane->bound, DT_NOBEGIN);
+		fetch->filters = lane->bound == DT_NOBEGIN ? filter_dated(dates) :
+			filter_created(dates, lane->bound, DT_NOBEGIN);
 }
 
 /* Ids play no part in this order where rows have dates, nor in the filter. */
@@ -580,7 +589,7 @@ describe(const Pull *pull, PullLane *lane, PullFetch *fetch)
 			describe_measure(pull, lane, fetch);
 			break;
 		case PULL_STEP_NEW:
-			describe_new(lane, fetch);
+			describe_new(pull, lane, fetch);
 			break;
 		case PULL_STEP_CHANGED:
 			fetch->sorters = SORT_CHANGED_FIRST;
@@ -668,7 +677,8 @@ plan_windows(Pull *pull)
 {
 	int64		rows = pull->plan.window_rows;
 	int64		lanes = pull->plan.max_concurrency;
-	int64		n = pull->dated <= 0 ? 1 : (pull->dated + rows - 1) / rows;
+	int64		n = pull->dated <= 0 || !filter_takes_dates(pull->plan.dates) ? 1 :
+		(pull->dated + rows - 1) / rows;
 
 	if (n > 1)
 		n = (n + lanes - 1) / lanes * lanes;
@@ -1066,6 +1076,50 @@ tie_page(Pull *pull, PullLane *lane, const PullPage *page)
 	return NULL;
 }
 
+/* Does the page begin and end as the one before it did, or have no id at all? */
+static bool
+stands_still(PullLane *lane, const PullPage *page)
+{
+	const PullItem *last = last_with_id(page);
+	const PullItem *first = page->items;
+	bool		still;
+
+	if (last == NULL)
+		return true;
+	while (first->id == NULL)
+		first++;
+	still = lane->nanchors == 2 && is_id(first, lane->anchors[0]) && is_id(last, lane->anchors[1]);
+	while (lane->nanchors > 0)
+		pfree(lane->anchors[--lane->nanchors]);
+	lane->anchors[lane->nanchors++] = copy_id(first);
+	lane->anchors[lane->nanchors++] = copy_id(last);
+	return still;
+}
+
+/*
+ * Where no filter takes a date: from the newest by offset, down to the bound.  New
+ * rows come in at the head, so that a page may repeat rows and passes none by;
+ * for those that go, a page begins within the one before it.
+ */
+static const char *
+newest_page(Pull *pull, PullLane *lane, const PullPage *page)
+{
+	int64		behind = lane->offset + page->nitems;
+	TimestampTz oldest = DT_NOBEGIN;	/* null says nothing */
+
+	for (int i = page->nitems - 1; i >= 0 && oldest == DT_NOBEGIN; i--)
+		oldest = page->items[i].created;
+	if (is_last(pull, page, behind, page->total) ||
+		(oldest != DT_NOBEGIN && oldest < lane->bound) ||
+		(page->total >= 0 && lane->offset > page->total))
+	{
+		close_lane(lane);
+		return NULL;
+	}
+	lane->offset = page->nitems > pull->anchor_rows ? behind - pull->anchor_rows : behind;
+	return stands_still(lane, page) ? PULL_STANDS_STILL : NULL;
+}
+
 /*
  * A page that brings nothing, in a list that goes by what its pages bring: an empty
  * one that is not the end by its own count, which is asked for once more; or rows
@@ -1116,6 +1170,8 @@ new_page(Pull *pull, PullLane *lane, const PullPage *page)
 		if (t > last)
 			last = t;
 	}
+	if (!filter_takes_dates(pull->plan.dates))
+		return newest_page(pull, lane, page);
 	if (lane->ties)
 		return tie_page(pull, lane, page);
 	if (leads_nowhere(lane, page, fresh, 0))
@@ -1383,12 +1439,15 @@ measure_page(Pull *pull, PullLane *lane, const PullPage *page)
 
 /*
  * A tenant that shows far fewer rows at the end of a scan than at its start
- * has not lost them: the token has lost rights.
+ * has not lost them: the token has lost rights.  One that shows none takes dates
+ * no more as it did, and windows have missed what they should have returned.
  */
 static const char *
-check_count(Pull *pull)
+check_count(Pull *pull, const PullPage *page)
 {
-	if (!pull->plan.marks || pull->dated <= 0 || pull->count_dated < 0 ||
+	if (page->nitems == 0)
+		pull->count_dated = 0;
+	else if (!pull->plan.marks || pull->dated <= 0 || pull->count_dated < 0 ||
 		pull->count_dated >= pull->dated * (1 - pull->plan.missing_limit))
 		return NULL;
 	snprintf(pull->problem, PULL_PROBLEM_LEN,
@@ -1422,7 +1481,7 @@ pull_page(Pull *pull, const PullPage *given, bool *ends)
 	{
 		problem = measure_page(pull, lane, page);
 		if (problem == NULL && pull->phase == PHASE_COUNTS && lane->number == NUM_COUNTS - 1)
-			problem = check_count(pull);
+			problem = check_count(pull, page);
 	}
 	else if (lane->step == PULL_STEP_NEW)
 		problem = new_page(pull, lane, page);

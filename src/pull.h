@@ -15,6 +15,7 @@
 
 #include "postgres.h"
 #include "datatype/timestamp.h"
+#include "filter.h"
 #include "lib/stringinfo.h"
 
 typedef struct Pull Pull;
@@ -57,6 +58,8 @@ typedef struct PullPlan
 	int			max_concurrency;	/* pages under way at once */
 	int			page_rows;		/* rows of a full page; 0: the API's limit */
 	TimestampTz now;			/* this machine's clock */
+	DateForm	dates;			/* that filters take; neither: all goes by id,
+								 * and new rows by offset */
 
 	/* of a cycle */
 	TimestampTz created_watermark;	/* DT_NOBEGIN: none */
@@ -89,6 +92,7 @@ typedef struct PullFetch
 	bool		count;			/* ask for the total too */
 	bool		wants_times;	/* PullItem.created and modified are read */
 	bool		begins;			/* first page of a window or the rest */
+	bool		dated;			/* filters by a date, and should match a row */
 } PullFetch;
 
 typedef struct PullItem

@@ -185,7 +185,7 @@ begin_inquiry(void *arg)
 										   ALLOCSET_SMALL_SIZES);
 	old = MemoryContextSwitchTo(s->inquiry_cxt);
 	tenant = tenant_open(s->queue.server_oid, s->queue.owner_oid, s->inquiry_cxt);
-	s->inquiry = inquiry_open(tenant, s->d->calls, due);
+	s->inquiry = inquiry_open(tenant, s->d->calls, due, job_dates(s->queue.server));
 	inquiry_go_on(s->inquiry);
 	MemoryContextSwitchTo(old);
 	s->d->to_send = true;

@@ -22,6 +22,10 @@
  * that a scan is short of what it did not get, and that no row that is there is
  * marked missing.
  *
+ * The tenant takes dates in filters quoted, bare, or not at all, and may change its
+ * mind once, at any moment; what it does not take matches nothing.  What is known
+ * of that is found out and forgotten as loop.c does.
+ *
  * The same seed gives the same walk.
  *
  *-------------------------------------------------------------------------
@@ -110,6 +114,10 @@ typedef struct Walk
 	bool		other_order;	/* ids in an order that is not the filter's */
 	double		no_id;			/* share of rows that have none to be read */
 	bool		huge_counts;
+	DateForm	dates;			/* that the tenant takes */
+	bool		fickle;			/* it will take others */
+	DateForm	known;			/* that it takes, as far as is known here */
+	bool		dates_failed;
 	/* what the job remembers */
 	PullMarks	marks;
 	/* windows under way */
@@ -138,6 +146,12 @@ static bool
 chance(Walk *w, double p)
 {
 	return pg_prng_double(&w->rng) < p;
+}
+
+static DateForm
+any_form(Walk *w)
+{
+	return DATES_NEITHER + below(w, DATES_BARE - DATES_NEITHER + 1);
 }
 
 /* ---------------------------------------------------------------- what happens */
@@ -175,6 +189,11 @@ happen(Walk *w)
 	}
 	if (row->gone)
 		return;
+	if (w->fickle && chance(w, 0.05))
+	{
+		w->dates = any_form(w);
+		w->fickle = false;
+	}
 	row->touched = w->now;
 	if (chance(w, 0.25))
 	{
@@ -191,34 +210,41 @@ happen(Walk *w)
 
 /* ------------------------------------------------------------------ the tenant */
 
+/* A date; of a form that the tenant does not take none, which no row fits. */
 static TimestampTz
-parse_literal(const char **p)
+parse_literal(const Walk *w, const char **p)
 {
-	const char *end = strchr(*p + 1, '"');
-	TimestampTz t = item_parse_time(pnstrdup(*p + 1, end - *p - 1));
+	bool		quoted = **p == '"';
+	const char *start = *p + quoted;
+	const char *end = quoted ? strchr(start, '"') : start + strcspn(start, " ");
 
-	*p = end + 1;
-	return t;
+	*p = end + quoted;
+	if (w->dates != (quoted ? DATES_QUOTED : DATES_BARE))
+		return DT_NOBEGIN;
+	return item_parse_time(pnstrdup(start, end - start));
 }
 
 /* Does a row fit the filter?  The few forms that pull.c writes. */
 static bool
-fits(const Row *row, const char *filter)
+fits(const Walk *w, const Row *row, const char *filter)
 {
 	const char *p = filter;
+	TimestampTz t;
 
 	while (p != NULL && *p)
 	{
 		if (strncmp(p, "created ge ", 11) == 0)
 		{
 			p += 11;
-			if (!(row->created >= parse_literal(&p)) || row->created == DT_NOBEGIN)
+			t = parse_literal(w, &p);
+			if (t == DT_NOBEGIN || row->created == DT_NOBEGIN || row->created < t)
 				return false;
 		}
 		else if (strncmp(p, "created lt ", 11) == 0)
 		{
 			p += 11;
-			if (!(row->created < parse_literal(&p)) || row->created == DT_NOBEGIN)
+			t = parse_literal(w, &p);
+			if (t == DT_NOBEGIN || row->created == DT_NOBEGIN || row->created >= t)
 				return false;
 		}
 		else if (strncmp(p, ITEM_ID_KEY " gt \"", strlen(ITEM_ID_KEY) + 5) == 0)
@@ -315,7 +341,7 @@ answer(Walk *w, const PullFetch *fetch, PullPage *page, Row **on_page)
 		Row		   *row = &w->rows[i];
 
 		if (!row->gone && (!fetch->executing || row->open) &&
-			(w->no_filter || fits(row, fetch->filters)))
+			(w->no_filter || fits(w, row, fetch->filters)))
 			found[n++] = row;
 	}
 	sorting = w;
@@ -561,6 +587,7 @@ carry(Walk *w, Pull *pull)
 		asked[which] = asked[--n];
 		w->fetches++;
 		answer(w, &fetch, &page, on_page);
+		w->dates_failed |= fetch.dated && page.nitems == 0;
 		if (pull_page(pull, &page, &ends) != NULL)
 			return FAILED;
 		for (int i = 0; i < page.nitems; i++)
@@ -576,6 +603,35 @@ carry(Walk *w, Pull *pull)
 	}
 }
 
+/* What dates.c finds out. */
+static DateForm
+probe(const Walk *w)
+{
+	DateForm	found = DATES_UNKNOWN;
+
+	for (int i = 0; i < w->nrows; i++)
+	{
+		if (w->rows[i].gone)
+			continue;
+		if (w->rows[i].created != DT_NOBEGIN)
+			return w->dates;
+		found = DATES_NEITHER;
+	}
+	return found;
+}
+
+/* Before a pull: as needs_probe() in loop.c. */
+static void
+find_form(Walk *w, PullKind kind, bool goes_on)
+{
+	if (w->dates_failed)
+		w->known = DATES_UNKNOWN;
+	w->dates_failed = false;
+	if (kind == PULL_CYCLE ? w->known == DATES_UNKNOWN && w->marks.created_watermark != DT_NOBEGIN :
+		w->known == DATES_UNKNOWN || (w->known == DATES_NEITHER && !goes_on))
+		w->known = probe(w);
+}
+
 static PullPlan
 plan(Walk *w, PullKind kind)
 {
@@ -586,6 +642,7 @@ plan(Walk *w, PullKind kind)
 	plan.page_rows = w->page_rows;
 	plan.window_rows = w->window_rows;
 	plan.now = w->now;
+	plan.dates = w->known;
 	plan.created_watermark = w->marks.created_watermark;
 	plan.modified_watermark = w->marks.modified_watermark;
 	plan.null_modified = w->marks.null_modified;
@@ -652,6 +709,7 @@ scan(Walk *w)
 		StringInfoData buf;
 
 		w->now += TICK;			/* what was touched before is told apart */
+		find_form(w, PULL_SCAN, cursor != NULL);
 		p = plan(w, PULL_SCAN);
 		p.cursor = cursor;
 		pull = pull_create(&p);
@@ -701,8 +759,11 @@ cycle(Walk *w, bool quiet)
 	PullPlan	p;
 	Pull	   *pull;
 	Outcome		outcome;
+	bool		wrong;			/* is taken to take dates in another form */
 
 	w->quiet = quiet;
+	find_form(w, PULL_CYCLE, false);
+	wrong = filter_takes_dates(w->known) && w->known != w->dates;
 	p = plan(w, PULL_CYCLE);
 	pull = pull_create(&p);
 	outcome = carry(w, pull);
@@ -714,7 +775,7 @@ cycle(Walk *w, bool quiet)
 	}
 	else
 		w->restarts++;
-	if (!quiet || w->violation != NULL)
+	if (!quiet || wrong || w->violation != NULL)
 		return;
 	if (outcome != ENDED)
 		w->violation = "a quiet cycle failed";
@@ -770,6 +831,10 @@ walk(Walk *w, uint64 seed)
 	w->no_counts = chance(w, 0.1);
 	w->undated = chance(w, 0.5) ? 0 : chance(w, 0.5) ? 0.1 : 0.4;
 	w->undated_last = chance(w, 0.5);
+	w->dates = chance(w, 0.4) ? DATES_QUOTED : any_form(w);
+	w->fickle = chance(w, 0.3);
+	w->known = DATES_UNKNOWN;
+	w->dates_failed = false;
 	tell_lies(w);
 	w->marks.created_watermark = w->marks.modified_watermark = DT_NOBEGIN;
 	w->marks.null_modified = 0;
@@ -825,9 +890,9 @@ unit_pull(PG_FUNCTION_ARGS)
 		walk(w, (uint64) seed + i);
 		MemoryContextSwitchTo(old);
 		if (w->violation != NULL)
-			w->violation = psprintf("seed " INT64_FORMAT " (%d rows, pages of %d, windows of %d, %d at once, nulls %d, counts %+d%s, undated %.1f%s): %s",
+			w->violation = psprintf("seed " INT64_FORMAT " (%d rows, pages of %d, windows of %d, %d at once, nulls %d, counts %+d%s, undated %.1f, dates %d known %d%s): %s",
 									seed + i, w->nrows, w->page_rows, w->window_rows, w->concurrency, w->nulls,
-									w->count_error, w->no_counts ? " or none" : "", w->undated, lies_of(w), w->violation);
+									w->count_error, w->no_counts ? " or none" : "", w->undated, w->dates, w->known, lies_of(w), w->violation);
 		MemoryContextReset(cxt);
 	}
 	values[0] = Int64GetDatum(w->fetches);
