@@ -17,6 +17,7 @@
 #include "api.h"
 #include "catalog/pg_type.h"
 #include "compat.h"
+#include "dates.h"
 #include "executor/spi.h"
 #include "funcapi.h"
 #include "identity.h"
@@ -320,6 +321,31 @@ report_api(Check *c, const HttpResponse *response)
 		"v2024 and later cancel 50 requests in one call and have every call.");
 }
 
+/* How filters take dates: asked for, whatever pulls have found out before. */
+static void
+report_dates(Check *c)
+{
+	DateProbe	probe = {0};
+	const ApiError *error = NULL;
+	CallSpec	spec;
+
+	while (c->all != 0 && !probe.done && error == NULL)
+	{
+		dates_ask(&probe, c->tenant, &spec);
+		error = dates_answer(&probe, c->tenant, call_run(c->calls, &spec));
+	}
+	if (error != NULL)
+		put_api_error(c, "dates", error);
+	else if (probe.form == DATES_UNKNOWN)
+		put(c, "dates", NEITHER, "there is no request to see by how filters take dates", NULL);
+	else if (probe.form == DATES_NEITHER)
+		put(c, "dates", NEITHER, "no filter by a date matches anything, quoted or bare",
+			"Pulls go by id instead, which takes longer: full scans in one window, taken up from their beginning.");
+	else
+		put(c, "dates", GOOD, psprintf("filters take dates %s",
+									   probe.form == DATES_QUOTED ? "in double quotes" : "bare, without quotes"), NULL);
+}
+
 /* Not even the first page: a 403 is about who is behind the token. */
 static void
 report_refusal(Check *c, const ApiError *error)
@@ -394,6 +420,7 @@ step_network(Check *c)
 	}
 	report_level(c);
 	report_api(c, call_response(all));
+	report_dates(c);
 	report_clock(c, call_response(all));
 }
 
