@@ -359,6 +359,8 @@ post_rate(Request *r, Answer *a)
 		rate_retry_after_s = n < 0 || n > 1e7 ? 0 : (int) n;
 	if (form)
 		rate_retry_as_date = strcmp(form, "date") == 0;
+	if (cJSON_GetObjectItemCaseSensitive(body, "grows"))
+		rate_retry_grows = cJSON_IsTrue(cJSON_GetObjectItemCaseSensitive(body, "grows"));
 	done(a, "rate", options.rate);
 	cJSON_Delete(body);
 }

@@ -29,11 +29,17 @@ typedef struct Client
 	Window		passed[API_NONE];
 	Window		arrived[API_NONE];
 	size_t		most[API_NONE]; /* arrivals in any 10 s, so far */
+	int			warned;			/* how often it was told to wait longer */
+	int64_t		warned_until;
 	struct Client *next;
 } Client;
 
 int			rate_retry_after_s;
 bool		rate_retry_as_date;
+bool		rate_retry_grows;
+
+/* Who goes on while he is to wait has to wait longer. */
+static const int growing_s[] = {60, 300, 600, 1200};
 
 static Client *clients;
 
@@ -101,6 +107,13 @@ refuse(Client *c, Api api, int64_t now, Answer *a)
 	wait_s = rate_retry_after_s > 0 ? rate_retry_after_s : (oldest + WINDOW_MS - now + 999) / 1000;
 	if (wait_s < 1)
 		wait_s = 1;
+	if (rate_retry_grows)
+	{
+		wait_s = growing_s[c->warned];
+		if (c->warned < (int) (sizeof(growing_s) / sizeof(growing_s[0])) - 1)
+			c->warned++;
+		c->warned_until = now + wait_s * 1000;
+	}
 	if (rate_retry_as_date)
 		date_http(wall_clock() + wait_s * USECS_PER_SEC, value);
 	else
@@ -148,7 +161,7 @@ limit_take(Request *r, Answer *a)
 			used = n;
 	}
 	used += window_count(&c->passed[API_TOKEN], now);
-	if (options.rate > 0 && used >= (size_t) options.rate)
+	if (options.rate > 0 && (used >= (size_t) options.rate || (rate_retry_grows && now < c->warned_until)))
 	{
 		refuse(c, api, now, a);
 		return false;
@@ -178,9 +191,13 @@ void
 limit_reset(void)
 {
 	for (Client *c = clients; c; c = c->next)
+	{
 		for (int v = 0; v < API_NONE; v++)
 		{
 			c->passed[v].n = c->arrived[v].n = 0;
 			c->most[v] = 0;
 		}
+		c->warned = 0;
+		c->warned_until = 0;
+	}
 }

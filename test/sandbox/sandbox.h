@@ -479,6 +479,7 @@ extern void caller_from_client(Caller *c, const char *client_id);
 
 extern int	rate_retry_after_s; /* 0: what the window says */
 extern bool rate_retry_as_date;
+extern bool rate_retry_grows;	/* 60, 300, 600, 1200 s to who goes on */
 extern void limit_count(const Request *r);
 extern bool limit_take(Request *r, Answer *a);
 extern void limit_json(cJSON *out);

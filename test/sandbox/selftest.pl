@@ -585,7 +585,13 @@ sub test_rate
 	admin($s, 'POST', 'rate', { retry_after => 'date', retry_after_s => 7 });
 	ok(status($s, limit => 0)->{headers}{'retry-after'} =~ /GMT$/, 'and as a date');
 	ok(admin($s, 'GET', 'stats')->{max_in_10s}{'tester/v2024'} >= 8, 'what arrived is counted');
-	admin($s, 'POST', 'rate', { rate => 0 });
+	admin($s, 'DELETE', 'requests');
+	admin($s, 'POST', 'rate', { rate => 1, retry_after => 'seconds', retry_after_s => 0, grows => JSON::PP::true });
+	my @told = map { status($s, limit => 0)->{headers}{'retry-after'} // 'none' } 1 .. 6;
+	is("@told", 'none 60 300 600 1200 1200', 'who goes on is told to wait longer and longer');
+	admin($s, 'DELETE', 'requests');
+	is(status($s, limit => 0)->{status}, 200, 'until that is forgotten');
+	admin($s, 'POST', 'rate', { rate => 0, grows => JSON::PP::false });
 	is(status($s, limit => 0)->{status}, 200, 'no limit');
 }
 
