@@ -463,7 +463,7 @@ COMMENT ON COLUMN accessreq.sync_job.created_watermark IS 'up to which created n
 COMMENT ON COLUMN accessreq.sync_job.modified_watermark IS 'up to which modified changes are known, by the tenant''s clock';
 COMMENT ON COLUMN accessreq.sync_job.failures IS 'pulls that failed since the last that did not';
 COMMENT ON COLUMN accessreq.sync_job.scan_failures IS 'full scans that failed since the last that did not; one that runs counts until it ends well';
-COMMENT ON COLUMN accessreq.sync_job.rows_short IS 'rows that the tenant counted and did not return in the last full scan that ended well';
+COMMENT ON COLUMN accessreq.sync_job.rows_short IS 'rows that the tenant counted and did not return in the last full scan that ended well; -1: nobody can say';
 COMMENT ON COLUMN accessreq.sync_job.scan_error IS 'why the last of them failed';
 COMMENT ON COLUMN accessreq.sync_job.last_success_at IS 'when a pull last ended well';
 COMMENT ON COLUMN accessreq.sync_job.next_attempt_at IS 'when the worker tries again';
@@ -524,7 +524,7 @@ COMMENT ON COLUMN accessreq.sync_run.rows_total IS 'items that the tenant has; n
 COMMENT ON COLUMN accessreq.sync_run.rows_new IS 'rows added';
 COMMENT ON COLUMN accessreq.sync_run.rows_changed IS 'rows rewritten';
 COMMENT ON COLUMN accessreq.sync_run.rows_missing IS 'rows marked missing';
-COMMENT ON COLUMN accessreq.sync_run.rows_short IS 'rows that the tenant counted and did not return, however it was asked; then nothing was marked missing';
+COMMENT ON COLUMN accessreq.sync_run.rows_short IS 'rows that the tenant counted and did not return, however it was asked, -1 where nobody can say; then nothing was marked missing';
 COMMENT ON COLUMN accessreq.sync_run.rows_quarantined IS 'items put into quarantined_item';
 
 -- no CHECK on kind and state, which the extension alone writes: they would be a
@@ -567,7 +567,7 @@ CREATE UNIQUE INDEX action_cancel_idx ON accessreq.action (server_oid, (access_r
 -- for the order of actions on the same access request, and what has become of it
 CREATE INDEX action_request_idx ON accessreq.action USING gin (access_request_ids) WITH (fastupdate = off)
 	WHERE kind OPERATOR(pg_catalog.=) ANY (ARRAY['cancel', 'close']::pg_catalog.text[]);
-CREATE INDEX action_merge_config_idx ON accessreq.action (server, id)
+CREATE INDEX action_merge_config_idx ON accessreq.action (server_oid, id)
 	WHERE kind OPERATOR(pg_catalog.=) 'merge_config' AND settled_at IS NULL;
 CREATE INDEX action_settled_at_idx ON accessreq.action (settled_at) WHERE settled_at IS NOT NULL;
 CREATE INDEX action_trouble_idx ON accessreq.action (server, state)
@@ -884,7 +884,7 @@ SELECT j.server, coalesce(r.rolname::pg_catalog.text, j.owner) AS owner, j.enabl
 		WHEN f.oid IS NULL THEN 'failing'
 		WHEN j.last_error IS NOT NULL OR j.scan_error IS NOT NULL THEN 'failing'
 		WHEN j.lag OPERATOR(pg_catalog.>) j.allowed AND (j.last_scan_at IS NOT NULL OR w.pid IS NULL) THEN 'late'
-		WHEN j.last_scan_at IS NULL OR j.rows_short OPERATOR(pg_catalog.>) 0 OR EXISTS (SELECT FROM accessreq.quarantined_item q
+		WHEN j.last_scan_at IS NULL OR j.rows_short OPERATOR(pg_catalog.<>) 0 OR EXISTS (SELECT FROM accessreq.quarantined_item q
 			WHERE q.server OPERATOR(pg_catalog.=) j.server) THEN 'partial'
 		ELSE 'ok'
 	END AS health,
@@ -907,6 +907,8 @@ SELECT j.server, coalesce(r.rolname::pg_catalog.text, j.owner) AS owner, j.enabl
 			THEN w.state
 		WHEN j.lag OPERATOR(pg_catalog.>) j.allowed AND j.last_scan_at IS NOT NULL THEN 'the last pull that ended well is too long ago'
 		WHEN j.last_scan_at IS NULL THEN 'the first full scan has not ended'
+		WHEN j.rows_short OPERATOR(pg_catalog.<) 0
+			THEN 'nobody can say whether the last full scan saw all rows: the tenant''s X-Total-Count cannot be so'
 		WHEN j.rows_short OPERATOR(pg_catalog.>) 0
 			THEN pg_catalog.format('the tenant counts %s rows more than it returned to the last full scan', j.rows_short)
 		WHEN EXISTS (SELECT FROM accessreq.quarantined_item q WHERE q.server OPERATOR(pg_catalog.=) j.server)

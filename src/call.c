@@ -277,12 +277,13 @@ static void wake_token_waiters(Call *fetcher);
 static void
 end_call(Call *call, ApiError *error)
 {
+	call->error = error;
+	call->state = CALL_ENDED;
+	/* others take the error as it is */
+	wake_token_waiters(call);
 	/* whatever kept it from being read back says nothing of the PUT */
 	if (error != NULL && call->reads_back)
 		api_error_mark_unread(error);
-	call->error = error;
-	call->state = CALL_ENDED;
-	wake_token_waiters(call);
 }
 
 static void

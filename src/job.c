@@ -669,8 +669,7 @@ job_give_way(const char *server, const char *to)
 	/* what was said of it while it was there is meant for the other */
 	sql_run("UPDATE accessreq.sync_job j SET held_at = coalesce(j.held_at, h.held_at),"
 			" held_by = CASE WHEN j.held_at IS NULL THEN h.held_by ELSE j.held_by END,"
-			" held_by_oid = CASE WHEN j.held_at IS NULL THEN h.held_by_oid ELSE j.held_by_oid END,"
-			" retry_after = greatest(j.retry_after, h.retry_after)"
+			" held_by_oid = CASE WHEN j.held_at IS NULL THEN h.held_by_oid ELSE j.held_by_oid END"
 			" FROM accessreq.sync_job h WHERE j.server = $2 AND h.server = $1", &args, SPI_OK_UPDATE);
 	gone = sql_run("DELETE FROM accessreq.sync_job WHERE server = $1 AND NOT enabled"
 				   " AND NOT " WAS_PULLED("$1"), &own, SPI_OK_DELETE) > 0;
@@ -1073,7 +1072,7 @@ job_succeed(JobRun *run, const PullMarks *marks, TimestampTz scan_started)
 
 	writer_enter(&state);
 	end_run(run, NULL, false);
-	if (run->short_rows > 0)
+	if (run->short_rows != 0)
 		note_short(run);
 	if (run->is_owner)
 	{

@@ -65,7 +65,7 @@ typedef struct JobRun
 	int64		pages;
 	int64		before;			/* rows that the runs it takes up have seen */
 	int64		total;			/* rows that the tenant has; -1: not known */
-	int64		short_rows;		/* that it counts and did not return */
+	int64		short_rows;		/* that it counts and did not return; -1: nobody knows */
 	TimestampTz started;
 } JobRun;
 

@@ -132,7 +132,8 @@ adopt_job(const char *server, const JobOwner *owner)
 										  " FROM accessreq.sync_job j WHERE j.server = $1 AND r.server = $1 AND j.origin <> $2",
 										  5, types, values, NULL, false, 0));
 	statement_check(SPI_execute_with_args("UPDATE accessreq.sync_job j SET"
-										  " server_oid = (SELECT f.oid FROM pg_catalog.pg_foreign_server f WHERE f.srvname = $1::name),"
+										  " server_oid = coalesce((SELECT f.oid FROM pg_catalog.pg_foreign_server f WHERE f.srvname = $1::name),"
+										  " CASE WHEN origin = $2 THEN server_oid END),"
 										  " held_by_oid = CASE WHEN origin = $2 THEN held_by_oid ELSE (SELECT r.oid"
 										  " FROM pg_catalog.pg_roles r WHERE r.rolname = held_by::name) END,"
 										  " retry_after_of = CASE WHEN origin = $2 THEN retry_after_of END,"

@@ -154,6 +154,8 @@ struct PullLane
 	int			stale;			/* pages in a row that brought no new one */
 	bool		asked_again;	/* a page that should not have been empty */
 	bool		absurd;			/* its count was one that no tenant has */
+	int64		short_rows;		/* at its end: that did not come */
+	bool		untold;			/* or nobody can say */
 
 	/* step 2 */
 	TimestampTz bound;
@@ -546,7 +548,8 @@ describe_new(const Pull *pull, const PullLane *lane, PullFetch *fetch)
 	DateForm	dates = pull->plan.dates;
 
 	fetch->wants_times = true;
-	fetch->dated = filter_takes_dates(dates) && !lane->ties;
+	/* the newest row of the last cycle is there, on the first page */
+	fetch->dated = filter_takes_dates(dates) && !lane->ties && lane->ids == NULL;
 	fetch->sorters = lane->ties ? SORT_BY_ID : SORT_BY_CREATED;
 	if (!filter_takes_dates(dates))
 	{
@@ -685,6 +688,8 @@ plan_windows(Pull *pull)
 	n = Min(n, MAX_WINDOWS);
 	pull->nbounds = (int) n - 1;
 	pull->bounds = palloc0(sizeof(TimestampTz) * Max(pull->nbounds, 1));
+	for (int i = 0; i < pull->nbounds; i++)
+		pull->bounds[i] = DT_NOBEGIN;
 	if (pull->nbounds > 0)
 		enter(pull, PHASE_BOUNDS);
 	else
@@ -944,6 +949,14 @@ add_undated(Pull *pull, PullLane *lane, const PullPage *page)
 	return add_ids(pull, &lane->ids, &undated);
 }
 
+/* Of a window when that is stored, so that the cursor says of it both or neither. */
+static void
+add_shortness(Pull *pull, const PullLane *lane)
+{
+	pull->short_rows += lane->short_rows;
+	pull->untold += lane->untold;
+}
+
 /*
  * A list has come to its end, by whichever way it was read.  "untold": how many rows
  * it has was not told as it should have been.
@@ -954,6 +967,12 @@ end_list(Pull *pull, PullLane *lane, bool untold)
 	int64		rows = shortness(lane);
 	bool		doubtful = may_be_short(lane);
 
+	/* a cycle's other steps find what one does not, and the next begins soon */
+	if (pull->plan.kind == PULL_CYCLE)
+	{
+		close_lane(lane);
+		return;
+	}
 	if (lane->again == AGAIN_NOT && (doubtful || untold))
 	{
 		lane->again = AGAIN_COUNT;
@@ -969,12 +988,10 @@ end_list(Pull *pull, PullLane *lane, bool untold)
 		begin_pass(lane);
 		return;
 	}
-	/* a cycle's lists are read again soon */
-	if (pull->plan.kind == PULL_SCAN)
-	{
-		pull->short_rows += rows;
-		pull->untold += untold;
-	}
+	lane->short_rows = rows;
+	lane->untold = untold;
+	if (lane->step == PULL_STEP_RECHECK)
+		add_shortness(pull, lane);
 	close_lane(lane);
 }
 
@@ -1076,50 +1093,6 @@ tie_page(Pull *pull, PullLane *lane, const PullPage *page)
 	return NULL;
 }
 
-/* Does the page begin and end as the one before it did, or have no id at all? */
-static bool
-stands_still(PullLane *lane, const PullPage *page)
-{
-	const PullItem *last = last_with_id(page);
-	const PullItem *first = page->items;
-	bool		still;
-
-	if (last == NULL)
-		return true;
-	while (first->id == NULL)
-		first++;
-	still = lane->nanchors == 2 && is_id(first, lane->anchors[0]) && is_id(last, lane->anchors[1]);
-	while (lane->nanchors > 0)
-		pfree(lane->anchors[--lane->nanchors]);
-	lane->anchors[lane->nanchors++] = copy_id(first);
-	lane->anchors[lane->nanchors++] = copy_id(last);
-	return still;
-}
-
-/*
- * Where no filter takes a date: from the newest by offset, down to the bound.  New
- * rows come in at the head, so that a page may repeat rows and passes none by;
- * for those that go, a page begins within the one before it.
- */
-static const char *
-newest_page(Pull *pull, PullLane *lane, const PullPage *page)
-{
-	int64		behind = lane->offset + page->nitems;
-	TimestampTz oldest = DT_NOBEGIN;	/* null says nothing */
-
-	for (int i = page->nitems - 1; i >= 0 && oldest == DT_NOBEGIN; i--)
-		oldest = page->items[i].created;
-	if (is_last(pull, page, behind, page->total) ||
-		(oldest != DT_NOBEGIN && oldest < lane->bound) ||
-		(page->total >= 0 && lane->offset > page->total))
-	{
-		close_lane(lane);
-		return NULL;
-	}
-	lane->offset = page->nitems > pull->anchor_rows ? behind - pull->anchor_rows : behind;
-	return stands_still(lane, page) ? PULL_STANDS_STILL : NULL;
-}
-
 /*
  * A page that brings nothing, in a list that goes by what its pages bring: an empty
  * one that is not the end by its own count, which is asked for once more; or rows
@@ -1150,6 +1123,59 @@ ask_again(PullLane *lane, const PullPage *page, int64 behind)
 	return true;
 }
 
+/* Does the page begin and end as the one before it did, or have no id at all? */
+static bool
+stands_still(PullLane *lane, const PullPage *page)
+{
+	const PullItem *last = last_with_id(page);
+	const PullItem *first = page->items;
+	bool		still;
+
+	if (last == NULL)
+		return true;
+	while (first->id == NULL)
+		first++;
+	still = lane->nanchors == 2 && is_id(first, lane->anchors[0]) && is_id(last, lane->anchors[1]);
+	while (lane->nanchors > 0)
+		pfree(lane->anchors[--lane->nanchors]);
+	lane->anchors[lane->nanchors++] = copy_id(first);
+	lane->anchors[lane->nanchors++] = copy_id(last);
+	return still;
+}
+
+/*
+ * Where no filter takes a date: from the newest by offset, down to the bound.  New
+ * rows come in at the head, so that a page may repeat rows and passes none by;
+ * for those that go, a page begins within the one before it.
+ */
+static const char *
+newest_page(Pull *pull, PullLane *lane, const PullPage *page, int fresh)
+{
+	int64		behind = lane->offset + page->nitems;
+	TimestampTz oldest = DT_NOBEGIN;	/* null says nothing */
+
+	for (int i = page->nitems - 1; i >= 0 && oldest == DT_NOBEGIN; i--)
+		oldest = page->items[i].created;
+	if (leads_nowhere(lane, page, fresh, lane->offset))
+	{
+		/* the newest came first: what is behind them is left to the next cycle */
+		close_lane(lane);
+		pull->marks.created_watermark = DT_NOBEGIN;
+		return NULL;
+	}
+	if (ask_again(lane, page, lane->offset))
+		return NULL;
+	if (is_last(pull, page, behind, page->total) ||
+		(oldest != DT_NOBEGIN && oldest < lane->bound) ||
+		(page->total >= 0 && lane->offset > page->total))
+	{
+		close_lane(lane);
+		return NULL;
+	}
+	lane->offset = page->nitems > pull->anchor_rows ? behind - pull->anchor_rows : behind;
+	return stands_still(lane, page) ? PULL_STANDS_STILL : NULL;
+}
+
 /*
  * By created from the bound.  The next page begins at the last row's created, so
  * there are no offsets that could drift.  Where a page does not get beyond the
@@ -1171,7 +1197,7 @@ new_page(Pull *pull, PullLane *lane, const PullPage *page)
 			last = t;
 	}
 	if (!filter_takes_dates(pull->plan.dates))
-		return newest_page(pull, lane, page);
+		return newest_page(pull, lane, page, fresh);
 	if (lane->ties)
 		return tie_page(pull, lane, page);
 	if (leads_nowhere(lane, page, fresh, 0))
@@ -1473,6 +1499,14 @@ pull_page(Pull *pull, const PullPage *given, bool *ends)
 		copy.total = -1;
 		lane->absurd = true;
 	}
+	/* of these lists an empty page may be the end, or a lie: by what was told before */
+	if (lane->step == PULL_STEP_NEW || lane->step == PULL_STEP_CHANGED)
+	{
+		if (copy.total >= 0)
+			lane->total = copy.total;
+		else if (copy.nitems == 0)
+			copy.total = lane->total;
+	}
 	lane->fetching = false;
 	pull->under_way--;
 	if (lane->step != PULL_STEP_MEASURE && lane->again == AGAIN_NOT)
@@ -1501,6 +1535,7 @@ pull_page(Pull *pull, const PullPage *given, bool *ends)
 void
 pull_window_stored(Pull *pull, PullLane *lane)
 {
+	add_shortness(pull, lane);
 	if (lane->step == PULL_STEP_WINDOW)
 		pull->stored[lane->number] = true;
 }
@@ -1623,7 +1658,7 @@ pull_was_resumed(const Pull *pull)
 int64
 pull_short(const Pull *pull)
 {
-	return pull->short_rows;
+	return pull->short_rows > 0 ? pull->short_rows : is_whole(pull) ? 0 : -1;
 }
 
 PullProgress

@@ -194,7 +194,7 @@ extern bool pull_was_resumed(const Pull *pull);
 
 /*
  * Of how many rows its lists are short: that the tenant counted and did not return,
- * however it was asked.  Nothing is marked missing then.
+ * however it was asked; -1: nobody can say.  Nothing is marked missing then.
  */
 extern int64 pull_short(const Pull *pull);
 

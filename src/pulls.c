@@ -704,6 +704,8 @@ log_end(const PulledJob *j, const PullRun *r)
 						INT64_FORMAT " changed, " INT64_FORMAT " missing, " INT64_FORMAT " requests",
 						kind_name(run->kind), j->job.server, run->counts.seen,
 						run->counts.added, run->counts.changed, run->missing, run->calls.requests),
+				 run->short_rows < 0 ?
+				 errdetail("The tenant's X-Total-Count cannot be so, so nothing was marked missing.") :
 				 run->short_rows > 0 ?
 				 errdetail("The tenant counts " INT64_FORMAT " rows more than it returned, so nothing was marked missing.",
 						   run->short_rows) : 0));

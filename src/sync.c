@@ -215,6 +215,11 @@ warn_if_short(const JobRun *run)
 				 errmsg("the tenant of server \"%s\" counts %s rows more than it returned", run->server,
 						grouped(run->short_rows)),
 				 errdetail("It was asked twice, by id and by offset. Nothing was marked missing.")));
+	else if (run->short_rows < 0)
+		ereport(WARNING,
+				(errcode(ERRCODE_WARNING),
+				 errmsg("nobody can say whether the tenant of server \"%s\" returned all rows", run->server),
+				 errdetail("Its X-Total-Count cannot be so. Nothing was marked missing.")));
 }
 
 /*

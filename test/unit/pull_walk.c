@@ -679,7 +679,7 @@ check_scan(Walk *w, TimestampTz since, const bool *was_gone, int64 is_short)
 		!((w->other_order || w->no_offset) && w->no_id > 0) && lacking > 0 && is_short == 0)
 		w->violation = psprintf(INT64_FORMAT " rows stood still through a scan, are not stored, and nothing is said of it", lacking);
 	/* nor is a count that is too high believed to be of rows that are gone */
-	if (w->lies || is_short > 0)
+	if (w->lies || is_short != 0)
 		return;
 	for (int i = 0; i < w->nrows && w->violation == NULL; i++)
 	{
@@ -728,7 +728,7 @@ scan(Walk *w)
 		{
 			w->scans++;
 			take_marks(w, pull);
-			w->shorts += pull_short(pull) > 0;
+			w->shorts += pull_short(pull) != 0;
 			check_scan(w, since, was_gone, pull_short(pull));
 			w->quiet = false;
 			return;
